@@ -1,0 +1,1 @@
+"""Checkpoints: the rows of files that trainers say are whole."""

@@ -1,0 +1,115 @@
+"""The database: how it is opened, whose clock counts, and how events get ids that readers can trust.
+
+SQLite and PostgreSQL behave alike behind these few functions; nothing else in the house asks which one it is talking to.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import alembic.command
+import orjson
+import sqlalchemy.orm
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, event, func, insert, select, text
+from sqlalchemy.orm import SessionTransaction, sessionmaker
+from sqlmodel import Session
+
+from app.models import Event
+from panollava.events import jsonable
+
+LOCK_PATIENCE = 5000
+"""Milliseconds that a writer waits for another writer of the same SQLite file."""
+EVENT_LOCK = 0x9A11A
+"""PostgreSQL advisory lock, held from the moment event ids are taken until the events can be seen."""
+
+
+def engine(url: str) -> Engine:
+    """Connections for any number of threads. One that a restarted server has closed is replaced, not handed out."""
+    built = create_engine(url, json_serializer=_to_json, pool_pre_ping=not url.startswith("sqlite"))
+    if built.dialect.name == "sqlite":
+        _prepare_sqlite(built)
+    return built
+
+
+def session_factory(engine: Engine, *, read_only: bool = False) -> sessionmaker[Session]:
+    """Sessions on this engine. The database itself refuses writes in a read-only one, and such a session never waits for a writer."""
+    bind = engine.execution_options(postgresql_readonly=True) if read_only else engine
+    return sessionmaker(bind, class_=Session, expire_on_commit=False)
+
+
+def migrate(url: str) -> None:
+    """Bring the tables up to this version. Any number of processes may do it at once."""
+    import migrations
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__ or "").parent))
+    config.attributes["url"] = url
+    alembic.command.upgrade(config, "head")
+
+
+def now(session: Session) -> datetime:
+    """This moment by the database's clock, the only one that all hosts share; to the millisecond at least, UTC."""
+    if _dialect(session) == "sqlite":
+        return datetime.fromisoformat(session.scalar(select(func.strftime("%Y-%m-%d %H:%M:%f+00:00", "now"))) or "")
+    at: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
+    return at.astimezone(UTC)
+
+
+def lock(session: Session, name: str) -> None:
+    """Until this transaction ends, no other one passes here with the same name. On SQLite a writing transaction is alone as it is."""
+    if _dialect(session) == "postgresql":
+        session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
+
+
+def emit(session: Session, kind: str, payload: dict[str, Any], run_id: int | None = None) -> None:
+    """Tell the streams, if and when this transaction commits. Payloads are small: what changed, not what it is now."""
+    if session.in_nested_transaction():
+        raise RuntimeError("Events outlive a savepoint that is rolled back: emit outside of it.")
+    session.info.setdefault("events", []).append({"kind": kind, "payload": payload, "run_id": run_id})
+
+
+@event.listens_for(sqlalchemy.orm.Session, "before_commit")
+def _write_events(session: sqlalchemy.orm.Session) -> None:
+    """Ids in commit order: on PostgreSQL under a lock that is taken last of all, so that it is short and no deadlock can hold it."""
+    if not (events := session.info.pop("events", None)):
+        return
+    session.flush()
+    if _dialect(session) == "postgresql":
+        session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": EVENT_LOCK})
+    at = now(session)  # type: ignore[arg-type]
+    session.execute(insert(Event), [{**each, "at": at} for each in events])
+
+
+@event.listens_for(sqlalchemy.orm.Session, "after_transaction_end")
+def _forget_events(session: sqlalchemy.orm.Session, transaction: SessionTransaction) -> None:
+    """Rolled back, or closed without a commit."""
+    if transaction.parent is None:
+        session.info.pop("events", None)
+
+
+def _dialect(session: sqlalchemy.orm.Session) -> str:
+    return session.get_bind().dialect.name
+
+
+def _to_json(value: Any) -> str:
+    """NaN and infinities as strings: JSON has no word for them, and PostgreSQL refuses what Python would write."""
+    return orjson.dumps(jsonable(value)).decode()
+
+
+def _prepare_sqlite(engine: Engine) -> None:
+    """Readers never wait. Writers queue up at their start, for one that turned writer half-way would be refused, not made to wait."""
+    if engine.url.database:
+        Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
+
+    @event.listens_for(engine, "connect")
+    def connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # the driver begins no transactions; `begin` below does
+        for pragma in (f"busy_timeout = {LOCK_PATIENCE}", "journal_mode = WAL", "foreign_keys = ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        read_only = connection.get_execution_options().get("postgresql_readonly", False)
+        connection.exec_driver_sql(f"PRAGMA query_only = {int(read_only)}")
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

@@ -1,0 +1,35 @@
+"""What the manager refuses, said so that a person can act on it. Who raises knows no HTTP; `status` is what the edge answers with."""
+
+
+class AppError(Exception):
+    """A message for the user: what is wrong, where, and what to do. Never raised for a defect of ours."""
+
+    status = 400
+
+
+class Unauthorized(AppError):
+    """Nobody has said who they are."""
+
+    status = 401
+
+
+class Forbidden(AppError):
+    """Known, but not allowed."""
+
+    status = 403
+
+
+class NotFound(AppError):
+    status = 404
+
+
+class Conflict(AppError):
+    """Right in itself, but not in the state things are in; the message says which state that is."""
+
+    status = 409
+
+
+class Invalid(AppError):
+    """A value that cannot work; the message names its field."""
+
+    status = 422

@@ -1,0 +1,1 @@
+"""Evaluations: questions put to a checkpoint, and how several of them compare."""

@@ -1,0 +1,155 @@
+"""Evaluations of checkpoints: asked for, finished, set side by side. Their status is their job's."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlmodel import Session, col, select
+
+from app import db
+from app.checkpoints import service as checkpoints
+from app.errors import Conflict, Invalid, NotFound
+from app.i18n import _
+from app.jobs.states import enqueue
+from app.models import Checkpoint, Evaluation, Job, JobKind
+from app.paths import allowed, free_directory
+from app.requests import digest, requested
+from app.settings import Settings
+from panollava import rundir
+from panollava.config import EvaluateConfig
+from panollava.data.table import read_table
+from panollava.errors import BadInput
+from panollava.metrics import captions, grounding
+from panollava.metrics import compare as comparison
+from panollava.metrics.captions import Condition, Prediction
+from panollava.metrics.compare import Comparison
+from panollava.metrics.grounding import Figures
+
+PREDICTIONS, METRICS, GROUNDING = "predictions.jsonl", "metrics.json", "grounding.json"
+
+
+def create(
+    session: Session, config: EvaluateConfig, settings: Settings, actor: str,
+    name: str | None = None, devices: int = 1, priority: int = 0, request_key: str | None = None,
+) -> Evaluation:  # fmt: skip
+    """An evaluation and its job, or nothing at all. The caller commits, then rings. `request_key` is as for `runs.create`.
+
+    Raises Forbidden or BadInput for a checkpoint or a table that cannot be used, and Conflict for a key that was used otherwise.
+    """
+    asked = digest(config.model_dump(), name, devices, priority)
+    if request_key and (before := requested(session, Evaluation, request_key, asked)):
+        return before
+    config = _resolve(config, settings)
+    checkpoint = checkpoints.at(session, Path(config.checkpoint))
+    evaluation = Evaluation(
+        name=name or _name(config, checkpoint),
+        run_id=checkpoint.run_id if checkpoint else None, checkpoint_id=checkpoint.id if checkpoint else None,
+        config=config.model_dump(mode="json"), request_key=request_key, request_hash=asked, created_at=db.now(session), created_by=actor,
+    )  # fmt: skip
+    session.add(evaluation)
+    session.flush()
+    directory = free_directory(settings.artifacts / "evaluations" / f"eval-{evaluation.id}")
+    job = Job(
+        kind=JobKind.evaluate, run_id=evaluation.run_id, evaluation_id=evaluation.id, devices=devices, priority=priority, directory=str(directory)
+    )  # fmt: skip
+    enqueue(session, job, actor, "submitted")
+    return evaluation
+
+
+def _resolve(config: EvaluateConfig, settings: Settings) -> EvaluateConfig:
+    """Absolute, allowed paths to files that were looked at. Where the results go is the job's business."""
+    named = {field: getattr(config, field) for field in ("checkpoint", "csv", "image_root")}
+    paths = {field: str(allowed(settings, field, value)) for field, value in named.items() if value}
+    config = config.model_copy(update=paths | {"output_dir": None})
+    rundir.read_note(Path(config.checkpoint))
+    read_table(Path(config.csv))
+    return config
+
+
+def _name(config: EvaluateConfig, checkpoint: Checkpoint | None) -> str:
+    """`best of run 7 on test`, or `model_final.safetensors on test` for a checkpoint of no run."""
+    path = Path(config.checkpoint)
+    name = _("{checkpoint} of run {run}").format(checkpoint=path.stem, run=checkpoint.run_id) if checkpoint else path.name
+    return _("{checkpoint} on {table}").format(checkpoint=name, table=Path(config.csv).stem)
+
+
+def get(session: Session, evaluation_id: int) -> Evaluation:
+    """Raises NotFound."""
+    if (evaluation := session.get(Evaluation, evaluation_id)) is None:
+        raise NotFound(_("There is no evaluation {id}.").format(id=evaluation_id))
+    return evaluation
+
+
+def page(session: Session, run_id: int | None = None, cursor: int | None = None, limit: int = 50) -> Sequence[Evaluation]:
+    """Newest first, of one run's checkpoints or of all, older than the one that `cursor` names."""
+    query = select(Evaluation).order_by(col(Evaluation.id).desc()).limit(limit)
+    if run_id is not None:
+        query = query.where(Evaluation.run_id == run_id)
+    return session.exec(query if cursor is None else query.where(Evaluation.id < cursor)).all()
+
+
+def jobs_of(session: Session, evaluations: Sequence[Evaluation]) -> dict[int, Job]:
+    """Each evaluation's job by the evaluation's id. One query for a page of any length."""
+    query = select(Job).where(col(Job.evaluation_id).in_([each.id for each in evaluations])).order_by(col(Job.id))
+    return {job.evaluation_id: job for job in session.exec(query) if job.evaluation_id}
+
+
+def read_metrics(directory: Path) -> dict[str, Any]:
+    """What an attempt that succeeded left behind. Raises BadInput when it left nothing that can be read."""
+    try:
+        metrics: dict[str, Any] = json.loads((directory / METRICS).read_bytes())
+    except (OSError, ValueError) as error:
+        raise BadInput(_("The evaluation left no {name}: {error}.").format(name=METRICS, error=error)) from None
+    return metrics
+
+
+def finish(session: Session, job: Job, metrics: dict[str, Any], directory: Path) -> None:
+    """Keep the figures of an evaluation that succeeded, and where its predictions lie."""
+    evaluation = session.get_one(Evaluation, job.evaluation_id)
+    evaluation.metrics, evaluation.directory = metrics, str(directory)
+    session.add(evaluation)
+    db.emit(session, "evaluation", {"evaluation_id": evaluation.id, "job_id": job.id, "status": job.status}, run_id=evaluation.run_id)
+
+
+def predictions(evaluation: Evaluation, cursor: int | None, limit: int, condition: Condition | None = None) -> tuple[list[Prediction], int | None]:
+    """The next answers, and where the ones after them begin; a cursor is a place in predictions.jsonl.
+
+    Raises Conflict before there are any, Invalid for a cursor that is none of ours.
+    """
+    answers: list[Prediction] = []
+    with (_directory(evaluation) / PREDICTIONS).open("rb") as file:
+        if cursor and (file.seek(cursor - 1), file.read(1)) != (cursor - 1, b"\n"):
+            raise Invalid(_("cursor: {cursor} is not the `next_cursor` of a page.").format(cursor=cursor))
+        while len(answers) < limit:
+            if not (line := file.readline()):
+                return answers, None
+            answer = Prediction.model_validate_json(line)
+            if condition in (None, answer.condition):
+                answers.append(answer)
+        return answers, file.tell()
+
+
+def compare(session: Session, ids: Sequence[int], base: int | None = None) -> Comparison:
+    """Evaluations side by side, their differences to evaluation `base`, or to the first.
+
+    Raises NotFound; Conflict for one that has not succeeded; BadInput for those that answered other questions.
+    """
+    evaluations = [get(session, each) for each in ids]
+    if base is not None and base not in ids:
+        raise Invalid(_("base: evaluation {id} is not among those compared.").format(id=base))
+    answers = [(each.name, captions.read_predictions(_directory(each) / PREDICTIONS)) for each in evaluations]
+    figures = _figures(evaluations[0]) if evaluations else None
+    return comparison.compare(answers, 0 if base is None else ids.index(base), figures)
+
+
+def _directory(evaluation: Evaluation) -> Path:
+    if evaluation.directory is None:
+        raise Conflict(_("Evaluation {id} has no predictions yet.").format(id=evaluation.id))
+    return Path(evaluation.directory)
+
+
+def _figures(evaluation: Evaluation) -> Figures | None:
+    """What the dataset lets be checked, beside its tables; None where it has no ground truth."""
+    path = Path(evaluation.config["csv"]).with_name(GROUNDING)
+    return grounding.read_grounding(path).figures if path.exists() else None

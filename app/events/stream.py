@@ -1,0 +1,164 @@
+"""One reader of new events for all streams of a process, and what each stream is sent.
+
+A stream is only a cursor: it takes what is newer from the ring, or from the database when it is older than the ring. So a
+slow browser costs no memory, and none gets an event twice or not at all. Who may listen is the route's business.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any, TypeVar
+
+import orjson
+from fastapi.sse import ServerSentEvent
+from redis.exceptions import RedisError
+from sqlalchemy.exc import DBAPIError
+from sqlmodel import Session
+
+from app import broker, doorbell
+from app.events import service as events
+from app.models import Event
+
+RING = 4096
+BATCH = 500
+POLL_SECONDS = 0.25
+"""How late an event may come when no doorbell tells of it."""
+MERGE_SECONDS = 0.05
+"""Doorbells that ring closer together than this cost one read and one wake-up of the streams."""
+AWAY_SECONDS = 1.0
+"""Between two tries of a database or a Redis that does not answer."""
+
+Answer = TypeVar("Answer")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """An event as it is sent, serialised once for all streams."""
+
+    id: int
+    run_id: int | None
+    sse: ServerSentEvent
+
+
+def frame(event: Event) -> Frame:
+    text = orjson.dumps(event.model_dump()).decode()
+    return Frame(event.id, event.run_id, ServerSentEvent(raw_data=text, event=event.kind, id=str(event.id)))
+
+
+class Hub:
+    """Reads new events once and wakes the streams. `run` it in the loop that serves them, and `close` it before that loop is to end."""
+
+    def __init__(self, sessions: Callable[[], Session], broker_url: str | None) -> None:
+        self._sessions = sessions
+        self._redis_url = broker_url if broker_url and broker.is_redis(broker_url) else None
+        self._ring: deque[Frame] = deque(maxlen=RING)
+        self._floor = self._head = 0  # the ring holds every event above floor, up to head
+        self._bell = asyncio.Event()  # something may be in the database
+        self._news = asyncio.Event()  # something is in the ring; replaced at each delivery
+        self._closed = False
+
+    async def run(self) -> None:
+        """Until closed. A database that is away is waited for: the streams stay open and miss nothing."""
+        self._head = self._floor = await self._ask(events.latest)
+        listening = asyncio.create_task(self._listen())
+        try:
+            while not self._closed:
+                self._bell.clear()
+                fresh = await self._ask(_after, self._head)
+                self._deliver(fresh)
+                if len(fresh) < BATCH:
+                    await self._wait()
+        finally:
+            self.close()
+            listening.cancel()
+
+    def close(self) -> None:
+        """End all streams. Their browsers come back, to whoever serves then, with the last id they saw."""
+        self._closed = True
+        self._bell.set()
+        self._wake()
+
+    async def stream(self, last_id: int | None = None, run_id: int | None = None) -> AsyncIterator[ServerSentEvent]:
+        """Every event after `last_id`, or from now on without one. The first is a `hello` with the id that the stream starts after.
+
+        It says whether that is `complete`: events are kept for some hours, so who was away for longer reads its pages anew.
+        """
+        last, complete = await self._start(last_id)
+        yield ServerSentEvent(data={"complete": complete}, event="hello", id=str(last))
+        while not self._closed:
+            news = self._news
+            frames, last = await self._newer(last, run_id)
+            for each in frames:
+                yield each.sse
+            if last >= self._head:
+                await news.wait()
+
+    async def _start(self, last_id: int | None) -> tuple[int, bool]:
+        if last_id is None:
+            return self._head, True
+        if self._floor <= last_id <= self._head:
+            return last_id, True
+        oldest, latest = await self._ask(lambda session: (events.oldest(session), events.latest(session)))
+        # An id beyond the newest one comes from another database; one beyond our head only from a process that is ahead of us.
+        return min(last_id, latest), oldest - 1 <= last_id <= latest
+
+    async def _newer(self, last: int, run_id: int | None) -> tuple[Sequence[Frame], int]:
+        """Frames of this run after `last`, and the id up to which none is left out."""
+        head = self._head
+        if last >= self._floor:
+            newer = list(takewhile(lambda each: each.id > last, reversed(self._ring)))
+            return [each for each in reversed(newer) if run_id in (None, each.run_id)], max(last, head)
+        stored = await self._ask(_after, last, run_id)
+        return stored, stored[-1].id if len(stored) == BATCH else max(head, *(each.id for each in stored[-1:]), last)
+
+    def _deliver(self, fresh: Sequence[Frame]) -> None:
+        if not fresh:
+            return
+        for each in fresh:
+            if len(self._ring) == RING:
+                self._floor = self._ring[0].id
+            self._ring.append(each)
+        self._head = fresh[-1].id
+        self._wake()
+
+    def _wake(self) -> None:
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    async def _wait(self) -> None:
+        await asyncio.sleep(MERGE_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._bell.wait(), POLL_SECONDS)
+
+    async def _ask(self, query: Callable[..., Answer], *arguments: Any) -> Answer:
+        """Ask the database in a thread, again and again while it is away."""
+        while True:
+            try:
+                return await asyncio.to_thread(self._query, query, *arguments)
+            except DBAPIError as error:
+                log.warning("The event streams wait for the database. %r", error)
+                await asyncio.sleep(AWAY_SECONDS)
+
+    def _query(self, query: Callable[..., Answer], *arguments: Any) -> Answer:
+        with self._sessions() as session:
+            return query(session, *arguments)
+
+    async def _listen(self) -> None:
+        """Hear the doorbells. Only a hint: without a Redis, and while it is away, `run` polls."""
+        while self._redis_url:
+            with contextlib.suppress(RedisError, OSError):
+                async with broker.async_client(self._redis_url) as client, client.pubsub() as doorbells:
+                    await doorbells.subscribe(doorbell.CHANNEL)
+                    async for _message in doorbells.listen():
+                        self._bell.set()
+            await asyncio.sleep(AWAY_SECONDS)
+
+
+def _after(session: Session, last_id: int, run_id: int | None = None) -> list[Frame]:
+    return [frame(each) for each in events.after(session, last_id, run_id, BATCH)]

@@ -1,0 +1,1 @@
+"""Jobs: attempt-counted pieces of work, and the only things with a status."""

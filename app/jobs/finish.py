@@ -1,0 +1,56 @@
+"""The end of an attempt and what it sets in motion: the next stage of a run, the figures of an evaluation."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from sqlmodel import Session
+
+from app import db
+from app.checkpoints import service as checkpoints
+from app.evaluations import service as evaluations
+from app.jobs import service as jobs
+from app.jobs.states import MOVES, move_on
+from app.models import ACTIVE, Attempt, Job, JobKind, JobStatus
+from app.runs import service as runs
+from panollava.errors import BadInput
+
+BETWEEN = {JobStatus.succeeded: JobStatus.running, JobStatus.stopped: JobStatus.stopping}
+"""The state on the way to an end that cannot be reached in one move: a trainer that was stopped from outside, or that was too quick."""
+
+
+def finish(
+    session: Session, job_id: int, attempt: int, status: JobStatus, *,
+    actor: str, reason: str, detail: str | None = None, best: str | None = None, exit_code: int | None = None,
+) -> bool:  # fmt: skip
+    """The attempt has ended as `status`: succeeded, failed or stopped. False if it was fenced off; then nothing is written.
+
+    `best` is the best checkpoint of a stage, relative to the attempt's directory. Put the rest of the attempt's files into the database
+    before this. A success that left no result behind is a failure, and says so. The caller commits, then rings.
+    """
+    job = session.get_one(Job, job_id, populate_existing=True, with_for_update=True)
+    if job.attempt != attempt or job.status not in ACTIVE:
+        return False
+    ended = jobs.attempt_of(session, job)
+    ended.exit_code, ended.ended_at = exit_code, db.now(session)
+    session.add(ended)
+    follow: Callable[[], None] | None = None
+    if status is JobStatus.succeeded:
+        try:
+            follow = _prepare(session, job, ended, best, actor)
+        except BadInput as error:
+            status, reason, detail = JobStatus.failed, "no_result", str(error)
+    if status not in MOVES[job.status]:
+        move_on(session, job, BETWEEN[status], actor, reason)
+    move_on(session, job, status, actor, reason, detail=detail and detail.replace("\0", "\ufffd"))  # PostgreSQL keeps no NUL
+    if follow:
+        follow()
+    return True
+
+
+def _prepare(session: Session, job: Job, ended: Attempt, best: str | None, actor: str) -> Callable[[], None]:
+    """What a success leads to, once it is written. Raises BadInput when its result is missing or torn."""
+    if job.kind is JobKind.train:
+        return partial(runs.finish_stage, session, job, checkpoints.best(session, job, ended, best), actor)
+    directory = Path(ended.directory)
+    return partial(evaluations.finish, session, job, evaluations.read_metrics(directory), directory)

@@ -1,0 +1,40 @@
+"""The house at a glance: jobs that have not ended, and workers with what they are at. Reads only."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlmodel import Session, col, select
+
+from app import db
+from app.jobs import waiting
+from app.jobs.states import PATIENCE, is_lost
+from app.models import ACTIVE, ENDED, Job, JobStatus, StageRun, Transition, Worker
+
+
+def entries(session: Session) -> Sequence[dict[str, Any]]:
+    """Jobs at work, then queued ones in the order in which workers take them; each with its stage and why it waits."""
+    first_at_work, first_taken = col(Job.status) == JobStatus.queued, (col(Job.priority).desc(), col(Job.id))
+    query = select(Job, StageRun.stage).outerjoin(StageRun, col(Job.stage_id) == StageRun.id)
+    found = session.exec(query.where(col(Job.status).not_in(ENDED)).order_by(first_at_work, *first_taken)).all()
+    reasons, now = waiting.reasons(session, [job for job, _stage in found]), db.now(session)
+    return [
+        job.model_dump() | {"stage": stage, "waiting_because": reasons.get(job.id), "is_lost": is_lost(job, now)}
+        for job, stage in found
+    ]  # fmt: skip
+
+
+def workers(session: Session) -> Sequence[dict[str, Any]]:
+    """All workers there are and were, by name, each with the job it is at."""
+    silent_since = db.now(session) - PATIENCE
+    busy = dict(session.exec(select(Job.worker_id, Job.id).where(col(Job.status).in_(ACTIVE))).all())
+    return [
+        worker.model_dump() | {"job_id": busy.get(worker.id), "is_alive": worker.stopped_at is None and worker.heartbeat_at >= silent_since}
+        for worker in session.exec(select(Worker).order_by(Worker.name))
+    ]
+
+
+def timeline(session: Session, run_id: int) -> Sequence[dict[str, Any]]:
+    """Every change of status of a run's stages, oldest first."""
+    query = select(Transition, StageRun.stage).join(Job, col(Job.id) == Transition.job_id).join(StageRun, col(StageRun.id) == Job.stage_id)
+    found = session.exec(query.where(StageRun.run_id == run_id).order_by(col(Transition.id)))
+    return [transition.model_dump() | {"stage": stage} for transition, stage in found]

@@ -1,0 +1,155 @@
+"""What people ask of a job, and what a worker does with one, short of finishing it (`app.jobs.finish`).
+
+Every verb works in the caller's transaction and changes a status only by `move`.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlmodel import Session, col, select, update
+
+from app import db
+from app.checkpoints import service as checkpoints
+from app.errors import Conflict, NotFound
+from app.i18n import _
+from app.jobs.states import PATIENCE, enqueue, is_lost, move, move_on
+from app.jobs.waiting import why_waiting
+from app.models import ACTIVE, ENDED, Attempt, Checkpoint, Job, JobStatus, Worker
+
+__all__ = ["enqueue", "is_lost", "move", "why_waiting"]
+
+
+def get(session: Session, job_id: int) -> Job:
+    """Raises NotFound."""
+    if (job := session.get(Job, job_id)) is None:
+        raise NotFound(_("There is no job {id}.").format(id=job_id))
+    return job
+
+
+def attempt_of(session: Session, job: Job) -> Attempt:
+    """The newest attempt of a job that was claimed at least once."""
+    return session.exec(select(Attempt).where(Attempt.job_id == job.id, Attempt.number == job.attempt)).one()
+
+
+# What a worker does
+
+
+def claim(session: Session, worker: Worker) -> Attempt | None:
+    """The best queued job for as many devices as the worker owns is now its own, as a new attempt with an empty directory; None if there is none."""
+    while job := _best_queued(session, len(worker.devices)):
+        now = db.now(session)
+        mine = {"worker_id": worker.id, "started_at": now, "heartbeat_at": now, "progress": {}}
+        if move_on(session, job, JobStatus.starting, worker.name, "claimed", **mine):
+            return _begin(session, job, worker)
+    return None
+
+
+def _best_queued(session: Session, devices: int) -> Job | None:
+    """The highest priority, then the oldest."""
+    query = select(Job).where(Job.status == JobStatus.queued, Job.devices == devices).order_by(col(Job.priority).desc(), col(Job.id)).limit(1)
+    return session.exec(query.execution_options(populate_existing=True)).first()
+
+
+def _begin(session: Session, job: Job, worker: Worker) -> Attempt:
+    resumed = session.exec(select(Checkpoint.step).where(Checkpoint.path == job.resume_from)).first() or 0
+    directory = Path(job.directory, f"attempt-{job.attempt}")
+    directory.mkdir(parents=True, exist_ok=True)  # it exists if an earlier claim of this number did not get as far as its commit
+    attempt = Attempt(
+        job_id=job.id, number=job.attempt, worker_id=worker.id, directory=str(directory), resumed_step=resumed, started_at=db.now(session)
+    )  # fmt: skip
+    session.add(attempt)
+    session.flush()
+    return attempt
+
+
+def heartbeat(session: Session, job_id: int, attempt: int, progress: Mapping[str, Any] | None = None) -> bool:
+    """Still at it. False when the job is no longer this attempt's: drop it and write nothing more."""
+    values: dict[str, Any] = {"heartbeat_at": db.now(session)} | ({} if progress is None else {"progress": dict(progress)})
+    mine = (col(Job.id) == job_id, col(Job.attempt) == attempt, col(Job.status).in_(ACTIVE))
+    return session.exec(update(Job).where(*mine).values(**values)).rowcount == 1
+
+
+def wants_stop(session: Session, job_id: int) -> bool:
+    """Whether somebody has asked for the end of this active job."""
+    return session.exec(select(Job.status).where(Job.id == job_id)).one() is JobStatus.stopping
+
+
+def take_save(session: Session, job_id: int, attempt: int) -> bool:
+    """Whether somebody has asked for a checkpoint since this was last called."""
+    asked = (col(Job.id) == job_id, col(Job.attempt) == attempt, col(Job.save_requested_at).is_not(None))
+    return session.exec(update(Job).where(*asked).values(save_requested_at=None)).rowcount == 1
+
+
+def find_lost(session: Session, patience: timedelta = PATIENCE) -> Sequence[Job]:
+    """Active jobs of which nothing was heard for `patience`. None of them can move before this transaction ends, so it may `lose` them."""
+    silent = col(Job.heartbeat_at) < db.now(session) - patience
+    query = select(Job).where(col(Job.status).in_(ACTIVE), silent).with_for_update(skip_locked=True)
+    return session.exec(query.execution_options(populate_existing=True)).all()
+
+
+def lose(session: Session, job: Job, actor: str, reason: str = "worker_lost") -> bool:
+    """The worker of this attempt is gone: queue the next one from the last good checkpoint, or give up. False if the job has moved on.
+
+    Put what the attempt's files still hold into the database before this; it is fenced off afterwards. Losses count in a row, and an
+    attempt that saved something new before it was lost ends the row. A job that was to stop is stopped, not tried again.
+    """
+    seen = job.attempt
+    session.refresh(job, with_for_update=True)
+    if job.attempt != seen or job.status not in ACTIVE:
+        return False
+    attempt, was_stopping = attempt_of(session, job), job.status is JobStatus.stopping
+    move_on(session, job, JobStatus.lost, actor, reason)
+    attempt.ended_at = db.now(session)
+    losses = 0 if _has_saved(session, attempt) else job.losses + 1
+    if losses >= job.max_attempts and not was_stopping:
+        detail = _("{count} attempts in a row were lost with their worker before they had saved anything new.").format(count=losses)
+        move_on(session, job, JobStatus.failed, actor, reason, detail=detail, losses=losses)
+        return True
+    move_on(session, job, JobStatus.queued, actor, reason, losses=losses, **_fresh(session, job))
+    if was_stopping:
+        request_stop(session, job, actor)
+    return True
+
+
+def _has_saved(session: Session, attempt: Attempt) -> bool:
+    newer = (Checkpoint.job_id == attempt.job_id, Checkpoint.attempt == attempt.number, Checkpoint.step > attempt.resumed_step)
+    return session.exec(select(Checkpoint.id).where(*newer).limit(1)).first() is not None
+
+
+# What people ask for
+
+
+def request_stop(session: Session, job: Job, actor: str) -> None:
+    """Queued: stopped at once. Active: its worker saves and stops it. Asking again changes nothing. Raises Conflict for a job that has ended."""
+    session.refresh(job, with_for_update=True)
+    if job.status is JobStatus.stopping:
+        return
+    if job.status in ENDED:
+        raise Conflict(_("Job {id} has already {status}; there is nothing to stop.").format(id=job.id, status=job.status))
+    new = JobStatus.stopped if job.status is JobStatus.queued else JobStatus.stopping
+    move_on(session, job, new, actor, "stop_requested", stop_requested_at=db.now(session))
+
+
+def request_save(session: Session, job: Job, actor: str) -> None:
+    """Ask for a checkpoint at the next step. Raises Conflict for a job that nobody works on."""
+    if job.status not in ACTIVE:
+        raise Conflict(_("Job {id} is {status}; there is nothing to save.").format(id=job.id, status=job.status))
+    job.save_requested_at = db.now(session)
+    session.add(job)
+
+
+def retry(session: Session, job: Job, actor: str, reason: str = "retry") -> None:
+    """Queue a failed or stopped job again, from its last good checkpoint if it has one. Raises Conflict in any other state."""
+    session.refresh(job, with_for_update=True)
+    if job.status not in (JobStatus.failed, JobStatus.stopped):
+        raise Conflict(_("Job {id} is {status}; only a failed or stopped one can be tried again.").format(id=job.id, status=job.status))
+    move_on(session, job, JobStatus.queued, actor, reason, losses=0, **_fresh(session, job))
+
+
+def _fresh(session: Session, job: Job) -> dict[str, Any]:
+    """Columns of a job that waits for its next attempt: where that one starts, and nothing of the one before."""
+    checkpoint = checkpoints.last_good(session, job)
+    gone = dict.fromkeys(("worker_id", "heartbeat_at", "stop_requested_at", "save_requested_at"))
+    return {"resume_from": checkpoint and checkpoint.path, "queued_at": db.now(session), **gone}

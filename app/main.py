@@ -1,0 +1,89 @@
+"""The web application: its routers, its doorkeeper, its one event hub. `app.serve` runs it, tests and tools call `create_app`."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from sqlmodel import select
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from app import db
+from app.access import routes as access
+from app.access.permissions import READ
+from app.checkpoints import routes as checkpoints
+from app.deps import SessionDep, State
+from app.evaluations import routes as evaluations
+from app.events import routes as events
+from app.events.stream import Hub
+from app.jobs import routes as jobs
+from app.problems import RESPONSES, handle_problems
+from app.runs import routes as runs
+from app.schema import routes as schema
+from app.settings import Settings
+from panollava import __version__
+
+PREFIX = "/api/v1"
+LARGEST_BODY = 1 << 20
+"""Bytes. A config is a few kilobytes; nothing is uploaded here."""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """An app on a database that is migrated already."""
+    engine = db.engine(settings.database_url)
+    reading, writing = db.session_factory(engine, read_only=True), db.session_factory(engine)
+    hub = Hub(reading, settings.broker_url)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        running = asyncio.create_task(hub.run())
+        yield
+        hub.close()
+        await running
+        engine.dispose()
+
+    app = FastAPI(
+        title="PanoLLaVA",
+        version=__version__,
+        lifespan=lifespan,
+        openapi_url=None,  # below, behind a token like everything else
+        redirect_slashes=False,
+        max_body_size=LARGEST_BODY,
+        responses=RESPONSES,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.state.panollava = State(settings, reading, writing, hub)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=settings.allowed_hosts, www_redirect=False)
+    handle_problems(app)
+    app.include_router(_health)
+    app.include_router(_api(app))
+    return app
+
+
+def _api(app: FastAPI) -> APIRouter:
+    api = APIRouter(prefix=PREFIX)
+    for domain in (runs, checkpoints, evaluations, jobs, events, schema, access):
+        api.include_router(domain.router)
+
+    @api.get("/openapi.json", dependencies=[READ], include_in_schema=False)
+    def show_openapi() -> dict[str, Any]:
+        return app.openapi()
+
+    return api
+
+
+_health = APIRouter(tags=["health"])
+
+
+@_health.get("/healthz")
+def is_alive() -> dict[str, str]:
+    """The process answers."""
+    return {"status": "ok"}
+
+
+@_health.get("/readyz")
+def is_ready(session: SessionDep) -> dict[str, str]:
+    """The process answers and so does its database; 503 while that is away."""
+    session.exec(select(1)).one()
+    return {"status": "ok"}

@@ -1,0 +1,1 @@
+"""Metrics: scalars over steps, stored so that a chart costs what it shows."""

@@ -1,0 +1,307 @@
+"""All tables. A job is the unit of work and the only thing with a status of its own; runs and stages derive theirs.
+
+Times are UTC and come from the database's clock. JSON columns hold plain data that was validated before it got here; a NaN in
+them is the string "NaN". Ids are never used twice, because directories and streams are named by them.
+"""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Enum, ForeignKey, Index, Integer, LargeBinary, UniqueConstraint, text
+from sqlalchemy.types import TypeDecorator
+from sqlmodel import Field, SQLModel
+
+from panollava.stages import Stage
+
+SQLModel.metadata.naming_convention = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+NEVER_AGAIN = {"sqlite_autoincrement": True}
+"""SQLite gives the id of the newest row again once it is deleted, unless told not to."""
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC datetime on every database; SQLite would otherwise hand back a naive one."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.astimezone(UTC) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class JobKind(StrEnum):
+    train = "train"
+    evaluate = "evaluate"
+    generate = "generate"
+
+
+class JobStatus(StrEnum):
+    queued = "queued"
+    starting = "starting"
+    running = "running"
+    stopping = "stopping"
+    succeeded = "succeeded"
+    failed = "failed"
+    stopped = "stopped"
+    lost = "lost"
+
+
+ACTIVE = (JobStatus.starting, JobStatus.running, JobStatus.stopping)
+"""A worker is at it, or was when it was last heard of."""
+ENDED = (JobStatus.succeeded, JobStatus.failed, JobStatus.stopped)
+
+
+def _id(**more: Any) -> Any:
+    """Annotated `int`, not `int | None`: whoever holds a row that was flushed has its id."""
+    return Field(default=None, primary_key=True, **more)
+
+
+def _json(**more: Any) -> Any:
+    return Field(sa_type=JSON, **more)
+
+
+def _time(**more: Any) -> Any:
+    return Field(sa_type=UtcDateTime, **more)
+
+
+def _choice(choices: type[StrEnum], **more: Any) -> Any:
+    """Plain text in the database, so that a new choice needs no migration."""
+    return Field(sa_type=Enum(choices, native_enum=False, length=16), **more)
+
+
+def _checkpoint(**more: Any) -> Any:
+    """A key added after its table, because checkpoints point at stages and, through their job, at evaluations."""
+    return Field(default=None, sa_column_args=(ForeignKey("checkpoint.id", ondelete="SET NULL", use_alter=True),), **more)
+
+
+class Run(SQLModel, table=True):
+    """One request for a chain of stages, with the config it was asked for, never edited afterwards."""
+
+    __table_args__ = NEVER_AGAIN
+
+    id: int = _id()
+    name: str = Field(index=True)
+    config: dict[str, Any] = _json()
+    directory: str = Field(default="", description="The stages' directories lie below it.")
+    priority: int = 0
+    request_key: str | None = Field(default=None, unique=True, description="The client's key; a second POST with it gives the same run.")
+    request_hash: str = Field(description="Digest of what was asked for, to tell a repeated request from another one under the same key.")
+    created_at: datetime = _time(index=True)
+    created_by: str
+
+
+class StageRun(SQLModel, table=True):
+    """One stage of one run. Its status is its newest job's, or `waiting` while it has none."""
+
+    __tablename__ = "stage"
+    __table_args__ = (UniqueConstraint("run_id", "stage"),)
+
+    id: int = _id()
+    run_id: int = Field(foreign_key="run.id", index=True, ondelete="CASCADE")
+    stage: Stage = _choice(Stage)
+    position: int
+    init_checkpoint: str | None = Field(default=None, description="Path of the checkpoint whose weights it started from.")
+    best_checkpoint_id: int | None = _checkpoint()
+
+
+class Job(SQLModel, table=True):
+    """A piece of work. `attempt` counts claims and fences every write: who holds an older number writes nothing."""
+
+    __table_args__ = (Index(None, "status", "devices", "priority", "id"), NEVER_AGAIN)
+
+    id: int = _id()
+    kind: JobKind = _choice(JobKind)
+    run_id: int | None = Field(default=None, foreign_key="run.id", index=True, ondelete="CASCADE")
+    stage_id: int | None = Field(default=None, foreign_key="stage.id", index=True, ondelete="CASCADE")
+    evaluation_id: int | None = Field(default=None, foreign_key="evaluation.id", index=True, ondelete="CASCADE")
+    status: JobStatus = _choice(JobStatus, default=JobStatus.queued)
+    attempt: int = 0
+    max_attempts: int = 3
+    losses: int = Field(default=0, description="Attempts in a row that were lost with their worker before they had saved anything new.")
+    devices: int = 1
+    priority: int = 0
+    directory: str = Field(description="Attempt N of the job writes below <directory>/attempt-N.")
+    resume_from: str | None = Field(default=None, description="Checkpoint the next attempt continues from.")
+    worker_id: int | None = Field(default=None, foreign_key="worker.id", ondelete="SET NULL")
+    queued_at: datetime = _time()
+    started_at: datetime | None = _time(default=None)
+    finished_at: datetime | None = _time(default=None)
+    heartbeat_at: datetime | None = _time(default=None)
+    stop_requested_at: datetime | None = _time(default=None)
+    save_requested_at: datetime | None = _time(default=None)
+    reason: str | None = Field(default=None, description="Short cause of the last ending, such as bad_input or worker_lost.")
+    detail: str | None = None
+    progress: dict[str, Any] = _json(default_factory=dict)
+
+
+class Attempt(SQLModel, table=True):
+    """One claim of a job: who took it, the trainer process, and how much of its files the database holds."""
+
+    __table_args__ = (UniqueConstraint("job_id", "number"),)
+
+    id: int = _id()
+    job_id: int = Field(foreign_key="job.id", index=True, ondelete="CASCADE")
+    number: int
+    worker_id: int | None = Field(default=None, foreign_key="worker.id", ondelete="SET NULL")
+    directory: str
+    pid: int | None = None
+    pid_started: float | None = Field(default=None, description="When the kernel started that pid, so that a reused pid is not mistaken for it.")
+    boot_id: str | None = None
+    resumed_step: int = Field(default=0, description="Optimizer step it continued from; 0 when it began at the start.")
+    event_offset: int = Field(default=0, sa_type=BigInteger, description="Bytes of events.jsonl in the database.")
+    log_offset: int = Field(default=0, sa_type=BigInteger, description="Bytes of output.log in the database.")
+    exit_code: int | None = None
+    started_at: datetime = _time()
+    ended_at: datetime | None = _time(default=None)
+
+
+class Transition(SQLModel, table=True):
+    """One change of a job's status: the history behind every timeline."""
+
+    id: int = _id()
+    job_id: int = Field(foreign_key="job.id", index=True, ondelete="CASCADE")
+    attempt: int
+    old: JobStatus | None = _choice(JobStatus, default=None, nullable=True)
+    new: JobStatus = _choice(JobStatus)
+    at: datetime = _time()
+    actor: str
+    reason: str
+
+
+class Worker(SQLModel, table=True):
+    """A Celery worker process and the devices it owns."""
+
+    id: int = _id()
+    name: str = Field(unique=True)
+    host: str
+    pid: int
+    pid_started: float
+    boot_id: str
+    queue: str = Field(description="x1, x2, ...: how many devices it owns.")
+    devices: list[str] = _json()
+    version: str
+    started_at: datetime = _time()
+    heartbeat_at: datetime = _time()
+    stopped_at: datetime | None = _time(default=None)
+
+
+class Checkpoint(SQLModel, table=True):
+    """A checkpoint file that is whole, as its `.json` describes it."""
+
+    __table_args__ = NEVER_AGAIN
+
+    id: int = _id()
+    run_id: int = Field(foreign_key="run.id", index=True, ondelete="CASCADE")
+    stage_id: int = Field(foreign_key="stage.id", index=True, ondelete="CASCADE")
+    job_id: int = Field(foreign_key="job.id", index=True, ondelete="CASCADE")
+    attempt: int
+    path: str = Field(unique=True)
+    kind: str
+    step: int
+    epoch: float
+    metrics: dict[str, float] = _json()
+    sha256: str
+    size: int = Field(sa_type=BigInteger)
+    created_at: datetime = _time()
+
+
+class Evaluation(SQLModel, table=True):
+    """Questions put to one checkpoint. `metrics` is filled when its job succeeds."""
+
+    __table_args__ = NEVER_AGAIN
+
+    id: int = _id()
+    name: str
+    run_id: int | None = Field(default=None, foreign_key="run.id", index=True, ondelete="CASCADE")
+    checkpoint_id: int | None = _checkpoint(index=True)
+    config: dict[str, Any] = _json()
+    directory: str | None = Field(default=None, description="Where the successful attempt left predictions.jsonl and metrics.json.")
+    metrics: dict[str, Any] | None = _json(default=None, nullable=True)
+    request_key: str | None = Field(default=None, unique=True, description="As a run's.")
+    request_hash: str
+    created_at: datetime = _time()
+    created_by: str
+
+
+class MetricSeries(SQLModel, table=True):
+    """One named scalar of one attempt. It exists from its first point on."""
+
+    __tablename__ = "metric_series"
+    __table_args__ = (UniqueConstraint("job_id", "attempt", "name"),)
+
+    id: int = _id()
+    run_id: int | None = Field(default=None, foreign_key="run.id", index=True, ondelete="CASCADE")
+    job_id: int = Field(foreign_key="job.id", ondelete="CASCADE")
+    attempt: int
+    name: str
+    count: int = 0
+    last_step: int = Field(default=0, sa_type=BigInteger)
+    last_value: float | None = Field(default=None, description="None is NaN, which SQLite cannot keep.")
+
+
+class MetricChunk(SQLModel, table=True):
+    """Compressed columns of a series. Level 0 holds the points; each level above holds first, last, min, max and count of 16 below."""
+
+    __tablename__ = "metric_chunk"
+
+    series_id: int = Field(foreign_key="metric_series.id", primary_key=True, ondelete="CASCADE")
+    level: int = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    first_step: int = Field(sa_type=BigInteger)
+    last_step: int = Field(sa_type=BigInteger)
+    first_t: float
+    last_t: float
+    data: bytes = Field(sa_type=LargeBinary)
+
+
+class LogChunk(SQLModel, table=True):
+    """A compressed piece of an attempt's output, at its byte offset in the file."""
+
+    __tablename__ = "log_chunk"
+
+    job_id: int = Field(foreign_key="job.id", primary_key=True, ondelete="CASCADE")
+    attempt: int = Field(primary_key=True)
+    offset: int = Field(primary_key=True, sa_type=BigInteger)
+    size: int
+    data: bytes = Field(sa_type=LargeBinary)
+
+
+class Event(SQLModel, table=True):
+    """Something a stream tells. Ids are given in commit order, so a reader that asks for `id > last` misses nothing."""
+
+    __table_args__ = NEVER_AGAIN
+
+    id: int = _id(sa_type=BigInteger().with_variant(Integer, "sqlite"))
+    run_id: int | None = Field(default=None, foreign_key="run.id", index=True, ondelete="CASCADE")
+    kind: str
+    payload: dict[str, Any] = _json()
+    at: datetime = _time(index=True)
+
+
+class Token(SQLModel, table=True):
+    """An API token. Only its hash is kept."""
+
+    id: int = _id()
+    name: str
+    hash: str = Field(unique=True)
+    scopes: list[str] = _json()
+    created_at: datetime = _time()
+    expires_at: datetime | None = _time(default=None)
+    last_used_at: datetime | None = _time(default=None)
+    revoked_at: datetime | None = _time(default=None)
+
+
+_OPEN = text("status IN ('queued', 'starting', 'running', 'stopping', 'lost')")
+ONE_OPEN_JOB_PER_STAGE = Index("uq_job_open_stage_id", Job.stage_id, unique=True, sqlite_where=_OPEN, postgresql_where=_OPEN)  # type: ignore[arg-type]
+"""Pressing resume twice, or in two tabs, cannot train a stage twice: the database refuses the second job."""

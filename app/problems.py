@@ -1,0 +1,93 @@
+"""The edge: whatever was raised below becomes a problem document (RFC 9457). Nothing else in the app builds an error response."""
+
+import logging
+import secrets
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+
+from app.errors import AppError, Unauthorized
+from app.i18n import _
+from panollava.errors import BadInput
+
+log = logging.getLogger(__name__)
+
+
+class FieldProblem(BaseModel):
+    """What is wrong with one field; `field` is dotted."""
+
+    field: str
+    message: str
+
+
+class Problem(BaseModel):
+    """RFC 9457. `detail` is a sentence for a person; `errors` is there when fields are at fault."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    instance: str
+    errors: list[FieldProblem] = []
+
+
+class ProblemResponse(JSONResponse):
+    media_type = "application/problem+json"
+
+
+RESPONSES: dict[int | str, dict[str, Any]] = {"default": {"description": "A problem document.", "model": Problem}}
+"""For OpenAPI: every route may answer with a problem."""
+
+
+def problem(
+    request: Request, status: int, detail: str, errors: Sequence[FieldProblem] = (), headers: dict[str, str] | None = None
+) -> ProblemResponse:
+    body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, instance=request.url.path, errors=list(errors))
+    return ProblemResponse(body.model_dump(), status, headers)
+
+
+def handle_problems(app: FastAPI) -> None:
+    """Translate every exception that a route of this app lets out."""
+
+    @app.exception_handler(AppError)
+    def refused(request: Request, error: AppError) -> ProblemResponse:
+        headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else None
+        return problem(request, error.status, str(error), headers=headers)
+
+    @app.exception_handler(BadInput)
+    def bad_input(request: Request, error: BadInput) -> ProblemResponse:
+        fields = [FieldProblem(field=field, message=text) for field, text in error.fields]
+        return problem(request, HTTPStatus.UNPROCESSABLE_ENTITY, str(error), fields)
+
+    @app.exception_handler(RequestValidationError)
+    def invalid_request(request: Request, error: RequestValidationError) -> ProblemResponse:
+        errors = [FieldProblem(field=_dotted(each["loc"]), message=each["msg"]) for each in error.errors()]
+        detail = "\n".join(f"{each.field}: {each.message}." for each in errors)
+        return problem(request, HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors)
+
+    @app.exception_handler(HTTPException)
+    def http(request: Request, error: HTTPException) -> ProblemResponse:
+        return problem(request, error.status_code, error.detail, headers=dict(error.headers or {}))
+
+    @app.exception_handler(OperationalError)
+    def database_away(request: Request, error: OperationalError) -> ProblemResponse:
+        log.error("%s %s: the database does not answer.", request.method, request.url.path, exc_info=error)
+        return problem(request, HTTPStatus.SERVICE_UNAVAILABLE, _("The database does not answer."), headers={"Retry-After": "5"})
+
+    @app.exception_handler(Exception)
+    def defect(request: Request, error: Exception) -> ProblemResponse:
+        number = secrets.token_hex(8)
+        log.error("Request %s: %s %s failed.", number, request.method, request.url.path, exc_info=error)
+        return problem(request, HTTPStatus.INTERNAL_SERVER_ERROR, _("This is a defect. The server's log has it as request {id}.").format(id=number))
+
+
+def _dotted(loc: Sequence[int | str]) -> str:
+    """("body", "config", "lr") -> config.lr; the first part says only where in the request it stood."""
+    return ".".join(str(part) for part in loc[1:]) or str(loc[0])

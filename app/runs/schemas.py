@@ -1,0 +1,145 @@
+"""What the API says of runs and takes from those who launch them."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlmodel import Session
+
+from app import db
+from app.deps import RequestKey, Row
+from app.jobs import states, waiting
+from app.logs import service as logs
+from app.metrics import service as metrics
+from app.models import JobStatus, Run
+from app.runs.service import RunState, StageState
+from panollava.stages import Stage
+
+
+class RunRequest(BaseModel):
+    """A run to be made: `config` over the preset, that over the server's panollava.toml, that over the schema's defaults."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    config: dict[str, Any] = Field({}, description="Settings of the run; GET /schema/run says which there are.")
+    preset: str | None = Field(None, description="Name of a preset, see GET /presets.")
+    priority: int = Field(0, ge=-1000, le=1000, description="The higher, the sooner; runs of one priority go by age.")
+    request_key: RequestKey = None
+
+
+class StageOut(BaseModel):
+    """One stage of a run, as its newest job has it."""
+
+    stage: Stage
+    status: str = Field(description="waiting (for the stage before it), or the status of its job.")
+    is_lost: bool = Field(description="Somebody should be at it, but nothing has been heard for 30 s.")
+    waiting_because: str | None = Field(description="Why a queued stage is not at work yet.")
+    job_id: int | None
+    attempt: int
+    progress: dict[str, Any] = Field(description="What the trainer last said: done, total, unit, eta_seconds.")
+    reason: str | None = Field(description="Short cause of the end.")
+    detail: str | None = Field(description="The end in words.")
+    init_checkpoint: str | None = Field(description="Checkpoint whose weights it starts from.")
+    best_checkpoint_id: int | None
+    queued_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    heartbeat_at: datetime | None
+
+
+class RunOut(Row):
+    """A run in a list."""
+
+    id: int
+    name: str
+    status: str = Field(description="Status of the first stage that has not succeeded; succeeded when all have.")
+    is_lost: bool
+    priority: int
+    request_key: str | None
+    created_at: datetime
+    created_by: str
+    stages: list[StageOut]
+
+
+class RunDetail(RunOut):
+    """A run with what it was asked for."""
+
+    directory: str
+    config: dict[str, Any]
+
+
+class TransitionOut(Row):
+    """One change of a status."""
+
+    job_id: int
+    stage: Stage | None
+    attempt: int
+    old: JobStatus | None
+    new: JobStatus
+    at: datetime
+    actor: str
+    reason: str
+
+
+class LineOut(BaseModel):
+    """One line of a chart: what a series of one attempt comes to in buckets."""
+
+    name: str
+    stage: Stage | None
+    job_id: int
+    attempt: int
+    points: int = Field(description="Points of the whole series, however many of them the buckets stand for.")
+    buckets: dict[str, list[int | float | str]] = Field(description='Columns: first and last step and time, min, max, last, count. NaN is "NaN".')
+
+    @classmethod
+    def of(cls, line: metrics.Line) -> Self:
+        return cls(name=line.name, stage=line.stage, job_id=line.job_id, attempt=line.attempt, points=line.points, buckets=line.columns())
+
+
+class LogOut(BaseModel):
+    """A piece of an attempt's output."""
+
+    stage: Stage
+    attempt: int
+    offset: int
+    next: int = Field(description="Where the rest begins.")
+    end: int = Field(description="How far the output reaches by now.")
+    text: str
+
+
+class FoundOut(BaseModel):
+    """Lines that hold what was searched for, each with the byte at which it begins."""
+
+    stage: Stage
+    attempt: int
+    lines: list[logs.Found]
+
+
+def describe(session: Session, runs: Sequence[RunState]) -> list[dict[str, Any]]:
+    """Fields of RunDetail for runs and their stages; five queries however many there are."""
+    jobs = [stage.job for run in runs for stage in run.stages if stage.job]
+    reasons, now = waiting.reasons(session, jobs), db.now(session)
+    return [_run(each.run, each.status, [_stage(stage, reasons, now) for stage in each.stages]) for each in runs]
+
+
+def _run(run: Run, status: str, stages: Sequence[StageOut]) -> dict[str, Any]:
+    return run.model_dump() | {"status": status, "is_lost": any(each.is_lost for each in stages), "stages": stages}
+
+
+def _stage(state: StageState, reasons: dict[int, str], now: datetime) -> StageOut:
+    job = state.job
+    work: dict[str, Any] = job.model_dump(include=_OF_JOB) if job else dict.fromkeys(_OF_JOB) | {"attempt": 0, "progress": {}}
+    return StageOut(
+        stage=state.stage,
+        status=state.status,
+        is_lost=job is not None and states.is_lost(job, now),
+        waiting_because=reasons.get(job.id) if job else None,
+        job_id=job.id if job else None,
+        init_checkpoint=state.row.init_checkpoint,
+        best_checkpoint_id=state.row.best_checkpoint_id,
+        **work,
+    )
+
+
+_OF_JOB = {"attempt", "progress", "reason", "detail", "queued_at", "started_at", "finished_at", "heartbeat_at"}

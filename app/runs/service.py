@@ -1,0 +1,181 @@
+"""Runs and their stages: create, stop, resume, and what follows a stage that succeeded. Their status is read off their jobs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlmodel import Session, col, select
+
+from app import db
+from app.errors import Conflict, NotFound
+from app.i18n import _
+from app.jobs import service as jobs
+from app.models import ACTIVE, ENDED, Checkpoint, Job, JobKind, JobStatus, Run, StageRun
+from app.paths import free_directory
+from app.requests import digest, requested
+from app.runs.request import resolve
+from app.settings import Settings
+from panollava import rundir
+from panollava.config import RunConfig
+from panollava.stages import Stage
+
+WAITING = "waiting"
+"""Status of a stage that has no job yet, because the one before it has not succeeded."""
+
+
+@dataclass(frozen=True)
+class StageState:
+    """A stage and its newest job, if it has one."""
+
+    row: StageRun
+    job: Job | None
+
+    @property
+    def stage(self) -> Stage:
+        return self.row.stage
+
+    @property
+    def status(self) -> str:
+        return self.job.status if self.job else WAITING
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A run and its stages, in training order."""
+
+    run: Run
+    stages: Sequence[StageState]
+
+    @property
+    def current(self) -> StageState:
+        """The first stage that has not succeeded, or the last one of all."""
+        return next((each for each in self.stages if each.status != JobStatus.succeeded), self.stages[-1])
+
+    @property
+    def status(self) -> str:
+        return self.current.status
+
+
+def create(
+    session: Session, config: RunConfig, settings: Settings, actor: str, priority: int = 0, request_key: str | None = None
+) -> Run:  # fmt: skip
+    """A run, its stages and its first job, or nothing at all. The caller commits, then rings.
+
+    The same `request_key` with the same request gives the same run again. Raises Conflict when it comes with another request, and
+    Forbidden, Invalid or BadInput for what cannot be trained.
+    """
+    asked = digest(config.model_dump(), priority)
+    if request_key and (before := requested(session, Run, request_key, asked)):
+        return before
+    resolved = resolve(config, settings)
+    run = Run(
+        name=config.name, config={}, priority=priority, request_key=request_key, request_hash=asked, created_at=db.now(session), created_by=actor
+    )
+    session.add(run)
+    session.flush()
+    run.directory = str(free_directory(settings.artifacts / f"run-{run.id}"))
+    run.config = resolved.model_copy(update={"output_dir": run.directory, "log_dir": ""}).model_dump(mode="json")
+    rows = [StageRun(run_id=run.id, stage=stage, position=position) for position, stage in enumerate(config.stage)]
+    rows[0].init_checkpoint = resolved.init_from
+    session.add_all(rows)
+    session.flush()
+    _enqueue(session, run, rows[0], actor, "submitted")
+    return run
+
+
+def _enqueue(session: Session, run: Run, stage: StageRun, actor: str, reason: str) -> Job:
+    directory = rundir.stage_dir(run.directory, run.name, stage.stage)
+    job = Job(
+        kind=JobKind.train, run_id=run.id, stage_id=stage.id, devices=run.config["devices"], priority=run.priority, directory=str(directory)
+    )  # fmt: skip
+    return jobs.enqueue(session, job, actor, reason)
+
+
+def get(session: Session, run_id: int) -> Run:
+    """Raises NotFound."""
+    if (run := session.get(Run, run_id)) is None:
+        raise NotFound(_("There is no run {id}.").format(id=run_id))
+    return run
+
+
+def page(session: Session, cursor: int | None = None, limit: int = 50) -> Sequence[Run]:
+    """Newest first, older than the one that `cursor` names."""
+    query = select(Run).order_by(col(Run.id).desc()).limit(limit)
+    return session.exec(query if cursor is None else query.where(Run.id < cursor)).all()
+
+
+def states(session: Session, runs: Sequence[Run]) -> dict[int, RunState]:
+    """Stages and statuses by run id. One query for a page of any length."""
+    query = select(StageRun, Job).outerjoin(Job, col(Job.stage_id) == StageRun.id)
+    query = query.where(col(StageRun.run_id).in_([run.id for run in runs])).order_by(col(StageRun.position), col(Job.id))
+    newest = {row.id: StageState(row, job) for row, job in session.exec(query)}
+    return {run.id: RunState(run, [each for each in newest.values() if each.row.run_id == run.id]) for run in runs}
+
+
+def state(session: Session, run: Run) -> RunState:
+    return states(session, [run])[run.id]
+
+
+def status(session: Session, run: Run) -> str:
+    """The status of the first stage that has not succeeded; `succeeded` when all have."""
+    return state(session, run).status
+
+
+def job_of(session: Session, run: Run, stage: Stage | None = None) -> tuple[Stage, Job]:
+    """The newest job of a stage, or of the last stage that has one. Raises NotFound when there is none."""
+    begun = [each for each in state(session, run).stages if each.job and stage in (None, each.stage)]
+    if not begun:
+        raise NotFound(_("Stage {stage} of run {id} has not begun.").format(stage=stage, id=run.id))
+    assert begun[-1].job
+    return begun[-1].stage, begun[-1].job
+
+
+def stop(session: Session, run: Run, actor: str) -> None:
+    """End the stage that is queued or at work; it saves first, and no stage follows it. Raises Conflict when there is none."""
+    job = state(session, run).current.job
+    if job is None or job.status in ENDED:
+        raise Conflict(_("Run {id} has {status}; there is nothing to stop.").format(id=run.id, status=status(session, run)))
+    jobs.request_stop(session, job, actor)
+
+
+def save(session: Session, run: Run, actor: str) -> None:
+    """Ask the stage at work for a checkpoint at its next step. Raises Conflict when none is at work."""
+    if (job := state(session, run).current.job) is None:
+        raise Conflict(_("Run {id} is not at work; there is nothing to save.").format(id=run.id))
+    jobs.request_save(session, job, actor)
+
+
+def resume(session: Session, run: Run, actor: str) -> None:
+    """Queue the stage that failed or was stopped, from its last good checkpoint. Raises Conflict when no stage did, saying what the run is at."""
+    current = state(session, run).current
+    if current.job is None or current.status not in (JobStatus.failed, JobStatus.stopped):
+        raise Conflict(_doing(session, run, current))
+    jobs.retry(session, current.job, actor, reason="resumed")
+
+
+def _doing(session: Session, run: Run, current: StageState) -> str:
+    job = current.job
+    if job and job.status is JobStatus.queued:
+        why = jobs.why_waiting(session, job)
+        return _("Run {id} is queued already: stage {stage} {why}.").format(id=run.id, stage=current.stage, why=why)
+    if job and job.status in ACTIVE:
+        text = _("Run {id} is at work already: stage {stage} is {status}, attempt {attempt}.")
+        return text.format(id=run.id, stage=current.stage, status=job.status, attempt=job.attempt)
+    return _("Run {id} has {status}; there is nothing to resume.").format(id=run.id, status=current.status)
+
+
+def finish_stage(session: Session, job: Job, best: Checkpoint, actor: str) -> None:
+    """What follows a stage that succeeded: its best checkpoint is named, and the next stage queued from it.
+
+    When somebody had asked for a stop, the next stage is there but stopped, so that `resume` finds it.
+    """
+    stage, run = session.get_one(StageRun, job.stage_id), session.get_one(Run, job.run_id)
+    stage.best_checkpoint_id = best.id
+    session.add(stage)
+    later = select(StageRun).where(StageRun.run_id == run.id, StageRun.position == stage.position + 1)
+    if (following := session.exec(later).first()) is None:
+        return
+    following.init_checkpoint = best.path
+    session.add(following)
+    queued = _enqueue(session, run, following, actor, f"{stage.stage}_succeeded")
+    if job.stop_requested_at:
+        jobs.request_stop(session, queued, actor)

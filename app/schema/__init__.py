@@ -1,0 +1,1 @@
+"""The run schema and its presets, as the API tells them."""

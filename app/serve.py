@@ -1,0 +1,32 @@
+"""Run the web application as a process: tables brought up to date, a broker at hand, streams ended when it is told to leave."""
+
+import contextlib
+import signal
+import socket
+import sys
+from typing import Any
+
+import uvicorn
+
+from app import broker, db
+from app.main import create_app
+from app.settings import Settings
+
+
+class Server(uvicorn.Server):
+    """uvicorn waits for open connections before it tells the app to stop; an event stream stays open until it is told."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        app: Any = self.config.app
+        app.state.panollava.hub.close()
+        await super().shutdown(sockets)
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM. The embedded broker ends with whoever started it first, this or a worker of the same home."""
+    db.migrate(settings.database_url)
+    # uvicorn passes the signal on when it has stopped: as an exception it still lets the broker be stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    with broker.embedded(settings.home, settings.broker_url) as bell, contextlib.suppress(KeyboardInterrupt):
+        app = create_app(settings.model_copy(update={"broker_url": bell.url}))
+        Server(uvicorn.Config(app, host=settings.host, port=settings.port)).run()

@@ -1,0 +1,47 @@
+"""Where this installation lives and whom it serves, from PANOLLAVA_* variables. The environment is read here and nowhere else."""
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _absolute(value: Any) -> Any:
+    return Path(value).expanduser().resolve() if isinstance(value, str | Path) else value
+
+
+def _split(separator: str) -> BeforeValidator:
+    return BeforeValidator(lambda value: [part for part in value.split(separator) if part] if isinstance(value, str) else value)
+
+
+Directory = Annotated[Path, BeforeValidator(_absolute)]
+
+
+class Settings(BaseSettings):
+    """One installation. Directories are absolute and free of symbolic links once this exists."""
+
+    model_config = SettingsConfigDict(env_prefix="PANOLLAVA_", extra="forbid", frozen=True, validate_default=True)
+
+    home: Directory = Field(Path(".panollava"), description="Database file, broker socket and artifacts of the defaults below.")
+    database_url: str = Field(
+        default_factory=lambda values: f"sqlite:///{values['home'] / 'panollava.db'}", description="sqlite:///FILE or postgresql://..."
+    )
+    broker_url: str | None = Field(None, description="Celery broker; an embedded Redis if not set.")
+    artifacts: Directory = Field(default_factory=lambda values: values["home"] / "runs", description="Directories of runs and evaluations.")
+    roots: Annotated[list[Directory], NoDecode, _split(os.pathsep)] = Field(
+        default_factory=lambda: [Path.cwd()], description="Paths that users name must lie below one of these; several are joined as in PATH."
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(7360, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    allowed_hosts: Annotated[list[str], NoDecode, _split(",")] = Field(
+        default_factory=lambda: ["127.0.0.1", "localhost", "[::1]"], description="Host names that requests may come in under, joined by commas."
+    )
+
+
+@cache
+def get_settings() -> Settings:
+    """This process's settings, read once. Entry points call it and pass the result on."""
+    return Settings()

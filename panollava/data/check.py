@@ -1,0 +1,117 @@
+"""Look through a table and its images before anything is trained on them, and report everything that is wrong or odd.
+
+Text is counted in words: tokens depend on a language model, and none is loaded here.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from panollava.data.images import ASPECT_WARNING, BadImage, off_aspect
+from panollava.data.index import OnProgress, decode, locate, unusable
+from panollava.data.table import Problem, Row, listed, normalised, scan
+from panollava.errors import BadInput
+
+SPLITS = ("train", "valid", "val", "test")
+"""Stems of tables that should not share images with one of the others beside them."""
+
+Decoded = tuple[int, int] | BadImage
+
+
+class Report(BaseModel):
+    """What a table holds and what is wrong with it. Only errors make it unusable."""
+
+    model_config = ConfigDict(frozen=True)
+
+    csv: str
+    rows: int = Field(description="Rows whose cells are in order.")
+    images: int = Field(description="Different files that these rows name.")
+    groups: int = Field(description="Different questions, that is pairs of image and query.")
+    references: dict[int, int] = Field(description="How many questions have so many references.")
+    words: dict[int, int] = Field(description="How many annotations have so many words.")
+    errors: list[Problem]
+    warnings: list[Problem]
+
+    def __str__(self) -> str:
+        """For a terminal: errors, warnings, then the counts."""
+        lines = [f"error: {each.at(Path(self.csv))}" for each in self.errors]
+        odd = [f"warning: {each.at(Path(self.csv))}" for each in self.warnings]
+        references = ", ".join(f"{size} x {count:,}" for size, count in self.references.items())
+        words = f"{min(self.words)} to {max(self.words)}" if self.words else "none"
+        return "\n".join([
+            *([listed(lines)] if lines else []), *([listed(odd)] if odd else []),
+            f"{self.csv}: rows {self.rows:,}, images {self.images:,}, questions {self.groups:,}",
+            f"references per question: {references or 'none'}; words per annotation: {words}",
+            f"errors: {len(self.errors):,}, warnings: {len(self.warnings):,}",
+        ])  # fmt: skip
+
+
+def check_table(csv: Path, image_root: Path | None = None, need_annotation: bool = True, on_progress: OnProgress | None = None) -> Report:
+    """Read every row and decode every image. Raises BadInput only for a file that is no CSV."""
+    rows, errors = scan(csv, need_annotation)
+    paths, missing = locate(rows, csv, image_root)
+    images = list(dict.fromkeys(paths.values()))
+    decoded = dict(zip(images, decode(images, on_progress), strict=True))
+    bad, odd = _look_at_images(rows, paths, missing, decoded)
+    groups = Counter((paths.get(row.url, row.url), normalised(row.query)) for row in rows)
+    return Report(
+        csv=str(csv), rows=len(rows), images=len(images), groups=len(groups),
+        references=_histogram(groups.values()), words=_histogram(len(row.annotation.split()) for row in rows if row.annotation),
+        errors=_by_line([*errors, *bad]), warnings=_by_line([*odd, *_duplicates(rows, paths), *_leaks(csv, image_root, rows, paths)]),
+    )  # fmt: skip
+
+
+def _look_at_images(
+    rows: Sequence[Row], paths: Mapping[str, Path], missing: Mapping[str, str], decoded: Mapping[Path, Decoded]
+) -> tuple[list[Problem], list[Problem]]:
+    """Errors and warnings about each different url, at the first row that has it."""
+    lines: dict[str, list[int]] = {}
+    for row in rows:
+        lines.setdefault(row.url, []).append(row.line)
+    errors, warnings = [], []
+    for url, (first, *others) in lines.items():
+        more = f" ({len(others) + 1:,} rows)" if others else ""
+        size = decoded[paths[url]] if url in paths else None
+        if size is None:
+            errors.append(Problem(first, "url", missing[url] + more))
+        elif reason := unusable(size):
+            errors.append(Problem(first, "url", f"{url}: {reason}{more}"))
+        elif not isinstance(size, BadImage) and off_aspect(*size) > ASPECT_WARNING:
+            warnings.append(Problem(first, "url", f"{url}: {size[0]} x {size[1]} pixels are not quite the 2:1 of a whole panorama{more}"))
+    return errors, warnings
+
+
+def _duplicates(rows: Sequence[Row], paths: Mapping[str, Path]) -> Iterator[Problem]:
+    seen: dict[tuple[object, ...], int] = {}
+    for row in rows:
+        key = (paths.get(row.url, row.url), normalised(row.query), row.annotation)
+        if (first := seen.setdefault(key, row.line)) != row.line:
+            yield Problem(row.line, "", f"the same image, query and annotation as in line {first}")
+
+
+def _leaks(csv: Path, image_root: Path | None, rows: Sequence[Row], paths: Mapping[str, Path]) -> Iterator[Problem]:
+    """Images that another split beside this one shows too."""
+    if csv.stem not in SPLITS:
+        return
+    lines = {paths[row.url]: row.line for row in reversed(rows) if row.url in paths}
+    for sibling in (csv.with_name(f"{stem}.csv") for stem in SPLITS if stem != csv.stem):
+        if not sibling.is_file():
+            continue
+        try:
+            theirs, _ = locate(scan(sibling, need_annotation=False)[0], sibling, image_root)
+        except BadInput as error:
+            yield Problem(1, "", f"shared images could not be sought in another split: {error}")
+            continue
+        for url, path in theirs.items():
+            if path in lines:
+                yield Problem(lines[path], "url", f"{url}: also in {sibling.name}")
+
+
+def _histogram(sizes: Iterable[int]) -> dict[int, int]:
+    return dict(sorted(Counter(sizes).items()))
+
+
+def _by_line(problems: Iterable[Problem]) -> list[Problem]:
+    return sorted(problems, key=lambda problem: problem.line)

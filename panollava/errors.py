@@ -1,0 +1,14 @@
+"""What a user did that cannot work, said so that they can mend it. Exit status 2 on the command line, 422 in the API."""
+
+from collections.abc import Sequence
+
+
+class BadInput(Exception):
+    """The message names what is wrong, where, and what to do. Never raised for a defect of ours.
+
+    `fields` is the same once more for forms: (dotted name, what is wrong with it), where fields are at fault.
+    """
+
+    def __init__(self, message: str, fields: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(message)
+        self.fields = tuple(fields)

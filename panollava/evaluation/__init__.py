@@ -1,0 +1,1 @@
+"""Asking a trained model: answers first, figures after, and controls that show whether it looked."""

@@ -1,0 +1,1 @@
+"""Losses of stage vision, on features of the same direction seen in neighbouring views."""

@@ -1,0 +1,1 @@
+"""The vision-language model: read `panollava.py` first. Importing this package imports torch."""

@@ -1,0 +1,139 @@
+"""The files of a training: where they lie, how they are written whole, and the note beside each checkpoint. Torch-free."""
+
+import hashlib
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from panollava.errors import BadInput
+from panollava.stages import Stage
+
+CHECKPOINTS = "checkpoints"
+BEST, LAST, FINAL = "best.ckpt", "last.ckpt", "model_final.safetensors"
+
+Kind = Literal["epoch", "step", "last", "best", "final"]
+
+
+class Architecture(BaseModel):
+    """What must agree between a checkpoint and the models it is loaded into. Names are config fields where one exists."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    vision_model: str
+    vision_type: str
+    vision_width: int
+    vision_layers: int
+    image_size: int
+    patch_size: int
+    language_model: str
+    language_type: str
+    language_width: int
+    language_layers: int
+    resampler: str
+    resampler_width: int
+    pool: int
+    views: int
+
+
+class CheckpointNote(BaseModel):
+    """The `.json` beside a checkpoint: what a process without torch may know of it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stage: Stage
+    kind: Kind
+    step: int
+    epoch: float
+    metrics: dict[str, float] = {}
+    sha256: str
+    size: int
+    created_at: datetime
+    architecture: Architecture
+    config: dict[str, Any]
+    tensors: dict[str, list[int]]
+
+
+def stage_dir(output_dir: str | Path, name: str, stage: Stage) -> Path:
+    """`runs/vlm_vision`"""
+    return Path(output_dir) / f"{name}_{stage}"
+
+
+def log_path(log_dir: str | Path, stage: Stage | None, now: datetime) -> Path:
+    """`logs/stage1_vision_20261123_101500.log`, or `logs/full_pipeline_...log` for the whole chain."""
+    name = "full_pipeline" if stage is None else f"stage{stage.number}_{stage}"
+    return Path(log_dir) / f"{name}_{now:%Y%m%d_%H%M%S}.log"
+
+
+def write_whole(path: Path, data: str | bytes) -> None:
+    """Readers see the old file or the new one, never part of either, also after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def link_whole(source: Path, target: Path) -> None:
+    """Give a checkpoint a second name (best, last) without a second copy where the file system can; copy where not."""
+    part = target.with_name(target.name + ".part")
+    part.unlink(missing_ok=True)
+    try:
+        os.link(source, part)
+    except OSError:
+        part.write_bytes(source.read_bytes())
+    part.replace(target)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def note_path(checkpoint: Path) -> Path:
+    """`best.ckpt` -> `best.ckpt.json`"""
+    return checkpoint.with_name(checkpoint.name + ".json")
+
+
+def read_note(checkpoint: Path) -> CheckpointNote:
+    """The note beside a checkpoint. Raises BadInput when the checkpoint or its note is missing or unreadable."""
+    if not checkpoint.is_file():
+        raise BadInput(f"{checkpoint}: there is no such checkpoint.")
+    path = note_path(checkpoint)
+    try:
+        return CheckpointNote.model_validate_json(path.read_bytes())
+    except OSError:
+        raise BadInput(f"{checkpoint}: {path.name} is missing beside it, so nothing says what the checkpoint holds.") from None
+    except ValidationError as error:
+        raise BadInput(f"{path}: not a checkpoint note ({error.error_count()} errors, the first: {error.errors()[0]['msg']}).") from None
+
+
+def verify(checkpoint: Path) -> CheckpointNote:
+    """The note of a checkpoint whose bytes are the ones that were written. Raises BadInput for a torn or altered file."""
+    note = read_note(checkpoint)
+    size = checkpoint.stat().st_size
+    if size != note.size or sha256(checkpoint) != note.sha256:
+        raise BadInput(f"{checkpoint}: damaged: {size:,} bytes whose checksum is not the one in {note_path(checkpoint).name} ({note.size:,} bytes).")
+    return note
+
+
+VISION_FIELDS = {"vision_type", "vision_width", "vision_layers", "image_size", "patch_size"}
+
+
+def check_same_architecture(checkpoint: Path, stage: Stage, theirs: Architecture, ours: Architecture) -> None:
+    """Raises BadInput naming each field in which a checkpoint and a run differ.
+
+    A checkpoint of stage vision holds nothing but the encoder, so only that must agree. Two names of equal models may differ.
+    """
+    fields = VISION_FIELDS if stage is Stage.vision else Architecture.model_fields.keys() - {"vision_model", "language_model"}
+    pairs = [(field, getattr(theirs, field), getattr(ours, field)) for field in Architecture.model_fields if field in fields]
+    if different := [f"{field} is {there} there and {here} here" for field, there, here in pairs if there != here]:
+        raise BadInput(f"{checkpoint}: made with another architecture: {'; '.join(different)}.")
+
+
+def now() -> datetime:
+    return datetime.now(UTC)

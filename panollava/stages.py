@@ -1,0 +1,38 @@
+"""The three stages as data: their order, what learns in each, and which loss they minimise."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Stage(StrEnum):
+    """A step of the chain, in training order."""
+
+    vision = "vision"
+    resampler = "resampler"
+    finetune = "finetune"
+
+    @property
+    def number(self) -> int:
+        """1, 2 or 3: the N of a log file's `stageN_<stage>`."""
+        return list(Stage).index(self) + 1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What one stage does. A part is any dotted piece of a parameter's name."""
+
+    trains: frozenset[str]
+    loss: str
+    needs_text: bool
+
+
+RECIPES = {
+    Stage.vision: Recipe(frozenset({"vision", "expander"}), "vicreg", needs_text=False),
+    Stage.resampler: Recipe(frozenset({"vision", "resampler", "projection"}), "autoregressive", needs_text=True),
+    Stage.finetune: Recipe(frozenset({"resampler", "projection"}), "autoregressive", needs_text=True),
+}
+
+
+def learned(stage: Stage) -> frozenset[str]:
+    """Parts that some stage up to and including this one has changed; a checkpoint of the stage need hold no other."""
+    return frozenset().union(*(RECIPES[each].trains for each in Stage if each.number <= stage.number))

@@ -1,0 +1,106 @@
+"""The stages one after the other from a terminal, each from the best checkpoint of the one before, with the user's log files."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from panollava import rundir
+from panollava.config import RunConfig
+from panollava.errors import BadInput
+from panollava.stages import Stage
+from panollava.training.stop import Stopped, StopRequest
+
+log = logging.getLogger("panollava")
+FORMAT = logging.Formatter("%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S")
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a stage begins: from pretrained weights, from a checkpoint's weights, or where an earlier training stopped."""
+
+    init_from: Path | None = None
+    resume: Path | None = None
+    finished: Path | None = None
+    """The best checkpoint of a stage that needs no training any more."""
+
+
+def train_chain(config: RunConfig, *, resume: str | None, stage_dir: Path | None) -> None:
+    """Train `config.stage` in order. `resume` is a checkpoint, or `auto`: skip what is finished, continue what was begun."""
+    if stage_dir and len(config.stage) > 1:
+        raise BadInput("--stage-dir names the directory of one stage; with several stages use --output-dir and --name.")
+    for csv in (config.csv("train"), config.csv("valid")):
+        if not csv.is_file():
+            raise BadInput(f"{csv}: there is no such file. Name your data with --data-dir, or with --csv-train and --csv-val.")
+    best = Path(config.init_from) if config.init_from else None
+    with _log_file(config, None if len(config.stage) > 1 else config.stage[0]):
+        for stage in config.stage:
+            directory = stage_dir or rundir.stage_dir(config.output_dir, config.name, stage)
+            start = _start(directory, stage, resume if resume == "auto" or stage == config.stage[0] else None, best)
+            best = start.finished or _train(config, stage, directory, start, several=len(config.stage) > 1)
+
+
+def _train(config: RunConfig, stage: Stage, directory: Path, start: Start, *, several: bool) -> Path:
+    stop = StopRequest(directory)
+    stop.listen()
+    from panollava.training.fit import StageJob, train_stage  # torch arrives here: what can be refused has been refused, and a stop is heard
+
+    with _log_file(config, stage if several else None, wanted=several):
+        return train_stage(StageJob(config, stage, directory, start.init_from, start.resume), stop)
+
+
+def _start(directory: Path, stage: Stage, resume: str | None, best: Path | None) -> Start:
+    checkpoints = directory / rundir.CHECKPOINTS
+    if resume == "auto":
+        if (directory / rundir.FINAL).exists():
+            log.info("stage %s is finished already: %s", stage, directory)
+            return Start(finished=checkpoints / rundir.BEST)
+        return Start(resume=checkpoints / rundir.LAST) if (checkpoints / rundir.LAST).exists() else Start(init_from=best)
+    if resume is None:
+        _refuse_to_overwrite(directory)
+        return Start(init_from=best)
+    path = Path(resume)
+    if path.suffix == ".safetensors":
+        log.info("--resume %s: weights only, because model_final.safetensors keeps no optimizer", path)
+        return Start(init_from=path)
+    theirs = rundir.read_note(path).stage
+    if theirs == stage:
+        return Start(resume=path)
+    if theirs.number > stage.number:
+        raise BadInput(f"{path}: a checkpoint of stage {theirs} cannot start the earlier stage {stage}.")
+    log.info("--resume %s: a checkpoint of stage %s, so stage %s starts from its weights", path, theirs, stage)
+    _refuse_to_overwrite(directory)
+    return Start(init_from=path)
+
+
+def _refuse_to_overwrite(directory: Path) -> None:
+    if any((directory / rundir.CHECKPOINTS).glob("*.ckpt")):
+        raise BadInput(
+            f"{directory}: holds a training already. Continue it with --resume auto, begin another with --name NAME, or remove the directory."
+        )
+
+
+@contextmanager
+def _log_file(config: RunConfig, stage: Stage | None, *, wanted: bool = True) -> Iterator[None]:
+    """What is said goes to the console and to a file at once, whatever becomes of the training."""
+    if not (wanted and config.log_dir):
+        yield
+        return
+    path = rundir.log_path(config.log_dir, stage, rundir.now().astimezone())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(FORMAT)
+    logging.getLogger().addHandler(handler)
+    log.info("log file %s", path)
+    try:
+        yield
+    except (BadInput, Stopped) as error:
+        log.error("%s", str(error) or "stopped on request")
+        raise
+    except Exception:
+        log.exception("stopped by an error")
+        raise
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()

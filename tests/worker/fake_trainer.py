@@ -1,0 +1,167 @@
+"""A trainer without a model: the real command line, events, checkpoints' notes, stop and save files and exit codes, and a script.
+
+The run's name is the script: a row of SCRIPTS, so that one worker can be given trainers that behave differently.
+    python -m tests.worker.fake_trainer train --config job.json --stage resampler --stage-dir DIR [--init-from F] [--resume F]
+    python -m tests.worker.fake_trainer evaluate --config job.json --output-dir DIR
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from panollava import rundir
+from panollava.events import EVENTS_FILE, SAVE_FILE, STOP_FILE, CheckpointSaved, Event, EventWriter, Metric, Progress, StageEvent
+from panollava.stages import Stage
+
+SAVE_EVERY = 5
+DEFAULT_STEPS = 20
+
+
+@dataclass(frozen=True)
+class Script:
+    """What goes differently from a training that succeeds."""
+
+    seconds_per_step: float = 0.0
+    """In an attempt that does not resume; one that does has been waited for long enough."""
+    heeds: bool = True
+    """Whether it looks for the stop file and SIGTERM."""
+    ends_at: int | None = None
+    """The step at which `end` happens, in an attempt that does not resume."""
+    end: str = "succeed"
+
+
+SCRIPTS = {
+    "steady": Script(),
+    "slow": Script(seconds_per_step=0.02),
+    "hangs": Script(seconds_per_step=3600, heeds=False),
+    "deaf": Script(seconds_per_step=0.02, heeds=False),
+    "bad-input": Script(ends_at=0, end="bad_input"),
+    "broken": Script(ends_at=7, end="raise"),
+    "killed": Script(ends_at=7, end="sigkill"),
+    "aborts": Script(ends_at=7, end="sigabrt"),
+    "silent": Script(ends_at=7, end="exit_0"),
+    "torn": Script(ends_at=7, end="torn_line"),
+}
+
+
+class Fake:
+    def __init__(self, script: Script, directory: Path, stage: str, steps: int) -> None:
+        self.script, self.directory, self.stage, self.steps = script, directory, stage, steps
+        self.events = EventWriter(directory / EVENTS_FILE)
+        self.stop = False
+        signal.signal(signal.SIGTERM, self._terminate)
+
+    def _terminate(self, number: int, frame: Any) -> None:
+        self.stop = True
+
+    def say(self, event: Event) -> None:
+        self.events.write(event)
+
+    def train(self, config: dict[str, Any], resume: str | None) -> int:
+        first = rundir.read_note(Path(resume)).step if resume else 0
+        self.say(StageEvent(name=self.stage, status="resumed" if resume else "started", step=first))
+        for step in range(first, self.steps):
+            if not resume and step == self.script.ends_at:
+                return ENDS[self.script.end](self)
+            if self.script.heeds and (self.stop or (self.directory / STOP_FILE).exists()):
+                self.save("last.ckpt", "last", step, config)
+                self.say(StageEvent(name=self.stage, status="stopped", step=step))
+                return 75
+            self.one_step(step + 1, config)
+            time.sleep(0 if resume else self.script.seconds_per_step)
+        best = self.save(f"epoch=00-val_loss={1 / self.steps:.3f}.ckpt", "epoch", self.steps, config)
+        for kind in ("best", "last"):
+            self.save(f"{kind}.ckpt", kind, self.steps, config)
+        self.say(StageEvent(name=self.stage, status="succeeded", step=self.steps, best=best))
+        return 0
+
+    def one_step(self, step: int, config: dict[str, Any]) -> None:
+        loss = float("nan") if step == 3 else 1 / step
+        self.say(Metric(step=step, epoch=step / self.steps, values={"train_loss": loss, "lr": 1e-4}))
+        self.say(Progress(done=step, total=self.steps, unit="steps", epoch=step / self.steps))
+        print(f"step {step} of {self.steps}: loss {loss:.4f} – 360°")
+        if step % (SAVE_EVERY if step <= 100 else 100) == 0:
+            self.save(f"step={step:06d}.ckpt", "step", step, config)
+        if (self.directory / SAVE_FILE).exists():
+            self.save("asked.ckpt", "step", step, config)
+            (self.directory / SAVE_FILE).unlink()
+
+    def save(self, name: str, kind: rundir.Kind, step: int, config: dict[str, Any]) -> str:
+        path = self.directory / rundir.CHECKPOINTS / name
+        rundir.write_whole(path, f"weights of {self.stage} at step {step}".encode())
+        sha256, size, metrics = rundir.sha256(path), path.stat().st_size, {"val_loss": 1 / max(step, 1)}
+        note = rundir.CheckpointNote(
+            stage=Stage(self.stage), kind=kind, step=step, epoch=step / self.steps, metrics=metrics, sha256=sha256, size=size,
+            created_at=rundir.now(), architecture=ARCHITECTURE, config=config, tensors={},
+        )  # fmt: skip
+        rundir.write_whole(rundir.note_path(path), note.model_dump_json())
+        relative = f"{rundir.CHECKPOINTS}/{name}"
+        self.say(CheckpointSaved(path=relative, kind=kind, step=step, epoch=step / self.steps, metrics=metrics, sha256=sha256, size=size))
+        return relative
+
+    def evaluate(self) -> int:
+        self.say(StageEvent(name="evaluate", status="started"))
+        for done in range(1, 6):
+            self.say(Progress(done=done, total=5, unit="answers"))
+        answer = {"url": "a.jpg", "query": "What?", "references": ["this"], "prediction": "this"}
+        rundir.write_whole(self.directory / "predictions.jsonl", json.dumps(answer) + "\n")
+        rundir.write_whole(self.directory / "metrics.json", json.dumps({"bleu_4": 1.0}))
+        self.say(StageEvent(name="evaluate", status="succeeded"))
+        return 0
+
+    def bad_input(self) -> int:
+        message = "train.csv: row 2: there is no column annotation."
+        print(message, file=sys.stderr)
+        self.say(StageEvent(name=self.stage, status="failed", reason="bad_input", detail=message))
+        return 2
+
+    def torn_line(self) -> int:
+        """The power went in the middle of a line."""
+        with (self.directory / EVENTS_FILE).open("ab") as file:
+            file.write(b'{"type":"metric","step":8,"epo')
+        return die(signal.SIGKILL)
+
+    def explode(self) -> int:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+def die(number: signal.Signals) -> int:
+    os.kill(os.getpid(), number)
+    return 1
+
+
+ENDS = {
+    "bad_input": Fake.bad_input,
+    "raise": Fake.explode,
+    "torn_line": Fake.torn_line,
+    "exit_0": lambda fake: 0,
+    "sigkill": lambda fake: die(signal.SIGKILL),
+    "sigabrt": lambda fake: die(signal.SIGABRT),
+}
+ARCHITECTURE = rundir.Architecture(
+    vision_model="tiny", vision_type="siglip", vision_width=32, vision_layers=2, image_size=32, patch_size=16,
+    language_model="tiny", language_type="qwen2", language_width=32, language_layers=2, resampler="mlp", resampler_width=32, pool=1, views=8,
+)  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("verb", choices=["train", "evaluate"])
+    for flag in ("--config", "--stage", "--stage-dir", "--output-dir", "--init-from", "--resume", "--log-dir"):
+        parser.add_argument(flag)
+    given = parser.parse_args()
+    config = json.loads(Path(given.config).read_text())
+    if given.verb == "evaluate":
+        return Fake(SCRIPTS["steady"], Path(given.output_dir), "evaluate", 0).evaluate()
+    steps = config["stages"][given.stage]["max_steps"] or DEFAULT_STEPS
+    return Fake(SCRIPTS[config["name"]], Path(given.stage_dir), given.stage, steps).train(config, given.resume)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""The real thing: worker processes with a real Celery on a real Redis, doorbells, sweeps, and processes that are killed."""
+
+import os
+import signal
+import time
+
+import pytest
+from sqlmodel import select
+
+from app import broker, doorbell
+from app.models import Worker
+
+pytestmark = pytest.mark.redis
+WHOLE_WAY = ["queued", "starting", "running", "succeeded"]
+
+
+def test_a_doorbell_starts_the_job_at_once_and_more_of_them_change_nothing(listening, redis_url):
+    job_id = listening.submit("steady", stages="resampler,finetune")
+    rung = time.monotonic()
+    for _ in range(3):
+        doorbell.ring(1, redis_url)
+    listening.until(lambda: len(listening.states(job_id)) > 1, "the job is claimed")
+    assert time.monotonic() - rung < 2, "a sweep would have come later"
+    chain = listening.until(lambda: [job.id for job in listening.jobs() if job.status == "succeeded"][1:] and listening.jobs(), "the chain is done")
+    assert [listening.states(job.id) for job in chain] == [WHOLE_WAY] * 2
+    assert [job.attempt for job in chain] == [1, 1]
+    listening.assert_nothing_lost(job_id)
+
+
+def test_streams_are_woken_while_a_job_runs(listening, redis_url):
+    with broker.client(redis_url).pubsub() as ears:
+        ears.subscribe(doorbell.CHANNEL)
+        assert ears.get_message(timeout=5)["type"] == "subscribe"
+        job_id = listening.submit("steady")
+        doorbell.ring(1, redis_url)
+        assert ears.get_message(timeout=5)["data"] == b""
+        listening.wait(job_id, "succeeded")
+
+
+def test_a_trainer_killed_by_9_is_a_failure_that_names_the_signal(listening, redis_url):
+    job_id = listening.submit("slow", steps=10_000)
+    doorbell.ring(1, redis_url)
+    listening.until(lambda: listening.checkpoints(job_id), "a checkpoint is there")
+    os.kill(listening.attempts(job_id)[0].pid, signal.SIGKILL)
+    job = listening.wait(job_id, "failed")
+    assert job.reason == "signal" and "SIGKILL" in job.detail
+    listening.assert_nothing_lost(job_id)
+
+
+def test_two_workers_never_do_one_job_twice(listening, redis_url):
+    listening.worker(redis_url, "two")
+    listening.until_ready("two")
+    job_ids = [listening.submit("steady") for _ in range(4)]
+    for _ in range(8):
+        doorbell.ring(1, redis_url)
+    for job_id in job_ids:
+        assert listening.wait(job_id, "succeeded").attempt == 1
+    assert len({listening.job(job_id).worker_id for job_id in job_ids}) == 2
+
+
+def test_a_second_worker_of_the_same_name_is_refused(listening, redis_url):
+    second = listening.worker(redis_url)
+    assert second.wait(20) == 1
+    assert "A worker named one runs on" in listening.story()
+
+
+def test_a_worker_does_without_its_broker_and_hears_it_when_it_is_back(house, tmp_path):
+    with broker.embedded(tmp_path / "broker") as bell:
+        url = bell.url
+    worker = house.worker(url)
+    house.wait(house.submit("steady"), "succeeded")
+    with broker.embedded(tmp_path / "broker"):
+        house.until_ready()
+        job_id = house.submit("slow", steps=80)
+        doorbell.ring(1, url)
+        house.wait(job_id, "running")
+    assert house.wait(job_id, "succeeded").attempt == 1
+    worker.terminate()
+    assert worker.wait(20) == 0, house.story()
+
+
+def test_a_worker_that_is_told_to_leave_saves_its_job_and_queues_it_again(house, redis_url):
+    job_id = house.submit("slow", steps=10_000)
+    worker = house.worker(redis_url)
+    house.until(lambda: house.checkpoints(job_id), "a checkpoint is there")
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(20) == 0, house.story()
+    assert house.states(job_id) == ["queued", "starting", "running", "stopping", "stopped", "queued"]
+    assert house.job(job_id).resume_from.endswith("attempt-1/checkpoints/last.ckpt")
+    with house.sessions.reading() as session:
+        assert session.exec(select(Worker)).one().stopped_at
+    house.assert_nothing_lost(job_id)
+
+
+def test_a_worker_killed_by_9_leaves_a_job_that_the_next_worker_continues(house, redis_url):
+    job_id = house.submit("slow", steps=1000)
+    worker = house.worker(redis_url)
+    house.until(lambda: house.checkpoints(job_id), "a checkpoint is there")
+    worker.kill()
+    worker.wait()
+    (trainer,) = house.trainers()
+    assert trainer.alive and house.job(job_id).status == "running"
+    house.worker(redis_url, "two")
+    house.wait(job_id, "succeeded")
+    assert not trainer.alive
+    assert house.states(job_id) == [*WHOLE_WAY[:3], "lost", *WHOLE_WAY]
+    assert house.attempts(job_id)[1].resumed_step == house.written_points(job_id)[-1][0], "the first trainer saved before it left"
+    house.assert_nothing_lost(job_id)

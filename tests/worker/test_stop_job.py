@@ -1,0 +1,83 @@
+"""A person's wishes to a running trainer: save, stop; and a worker that is told to leave."""
+
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+from app.jobs import service as jobs
+from panollava.events import SAVE_FILE
+
+
+@contextmanager
+def working(house, work):
+    """The worker's hands, busy in a thread."""
+    thread = threading.Thread(target=work.take)
+    thread.start()
+    yield
+    thread.join(20)
+    assert not thread.is_alive(), house.story()
+
+
+def test_a_running_job_that_is_stopped_saves_first_and_resumes_there(house):
+    job_id = house.submit("slow", steps=1000)
+    with working(house, house.work()):
+        house.wait(job_id, "running")
+        house.stop(job_id)
+    assert house.states(job_id) == ["queued", "starting", "running", "stopping", "stopped"]
+    last = house.checkpoints(job_id)[-1]
+    assert last.kind == "last"
+    house.do(jobs.retry, job_id, "a person")
+    assert house.job(job_id).resume_from == last.path
+
+
+def test_a_queued_job_that_is_stopped_is_never_started(house):
+    job_id = house.submit("steady")
+    house.stop(job_id)
+    house.work().take()
+    assert house.states(job_id) == ["queued", "stopped"]
+
+
+def test_a_trainer_that_ignores_the_stop_is_killed_and_the_job_says_so(house):
+    job_id = house.submit("deaf", steps=100_000)
+    with working(house, house.work()):
+        house.wait(job_id, "running")
+        house.stop(job_id)
+    job = house.job(job_id)
+    assert house.states(job_id) == ["queued", "starting", "running", "stopping", "stopped"]
+    assert job.reason == "killed" and "had not saved in time" in job.detail
+    assert house.attempts(job_id)[0].exit_code == -9
+
+
+def test_a_checkpoint_that_a_person_asks_for_is_saved_once(house):
+    job_id = house.submit("slow", steps=1000)
+    with working(house, house.work()):
+        house.wait(job_id, "running")
+        house.do(jobs.request_save, job_id, "a person")
+        house.until(lambda: [row for row in house.checkpoints(job_id) if row.path.endswith("asked.ckpt")], "the checkpoint is there")
+        assert not (Path(house.attempts(job_id)[0].directory) / SAVE_FILE).exists()
+        assert house.job(job_id).save_requested_at is None
+        house.stop(job_id)
+
+
+def test_a_worker_that_leaves_queues_its_job_again_and_the_next_one_continues(house):
+    job_id = house.submit("slow", steps=60)
+    leaver = house.work()
+    with working(house, leaver):
+        house.until(lambda: house.checkpoints(job_id), "a checkpoint is there")
+        leaver.leaving.set()
+    assert house.states(job_id) == ["queued", "starting", "running", "stopping", "stopped", "queued"]
+    leaver.take()
+    assert house.job(job_id).status == "queued"
+    house.work("two").take()
+    assert house.states(job_id)[-3:] == ["starting", "running", "succeeded"]
+    assert house.attempts(job_id)[1].resumed_step >= 5
+
+
+def test_a_job_that_a_person_stops_while_its_worker_leaves_stays_stopped(house):
+    job_id = house.submit("slow", steps=100_000)
+    leaver = house.work()
+    with working(house, leaver):
+        house.wait(job_id, "running")
+        house.stop(job_id)
+        leaver.leaving.set()
+    assert house.states(job_id)[-2:] == ["stopping", "stopped"]

@@ -1,0 +1,95 @@
+"""A claimed job, from its row through a real trainer process to its end. Sequences of states, and what is left behind."""
+
+import pytest
+from sqlmodel import select
+
+from app.jobs import service as jobs
+from app.models import Evaluation, Job, JobStatus, Run
+from panollava.config import RunConfig
+from worker.commands import CONFIG_FILE
+
+WHOLE_WAY = ["queued", "starting", "running", "succeeded"]
+
+
+def test_a_run_of_three_stages_is_trained_as_a_chain(house):
+    house.submit("steady", stages="all")
+    house.work().take()
+    trained = house.jobs()
+    assert [house.states(job.id) for job in trained] == [WHOLE_WAY] * 3
+    configs = [RunConfig.model_validate_json((house.directory(job.id) / CONFIG_FILE).read_bytes()) for job in trained]
+    assert [config.stage for config in configs] == [("vision",), ("resampler",), ("finetune",)]
+    assert configs[0].init_from is None
+    assert configs[1].init_from.startswith(str(house.directory(trained[0].id)))
+
+
+def test_every_point_and_every_byte_of_the_log_is_stored_once(house):
+    job_id = house.submit("steady", steps=1500)
+    house.work().take()
+    assert len(house.stored_points(job_id)) == 1500
+    house.assert_nothing_lost(job_id)
+
+
+def test_checkpoints_become_rows_and_the_best_is_the_stages(house):
+    job_id = house.submit("steady", steps=10)
+    house.work().take()
+    assert [(row.kind, row.step) for row in house.checkpoints(job_id)] == [("step", 5), ("step", 10), ("epoch", 10), ("best", 10), ("last", 10)]
+    assert house.attempts(job_id)[0].exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("script", "reason", "detail"),
+    [
+        ("bad-input", "bad_input", "train.csv: row 2: there is no column annotation."),
+        ("broken", "exit_code", "RuntimeError: CUDA error: an illegal memory access"),
+        ("killed", "signal", "killed by SIGKILL, which we did not send"),
+        ("aborts", "signal", "killed by SIGABRT"),
+        ("silent", "no_outcome", "without saying that it had succeeded"),
+        ("torn", "signal", "step 7 of 20: loss 0.1429 – 360°"),
+    ],
+)
+def test_a_trainer_that_fails_says_why(house, script, reason, detail):
+    job_id = house.submit(script)
+    house.work().take()
+    job = house.job(job_id)
+    assert house.states(job_id)[-1] == "failed" and job.reason == reason
+    assert detail in job.detail
+    house.assert_nothing_lost(job_id)
+
+
+def test_a_failed_job_that_is_tried_again_continues_from_its_last_good_checkpoint(house):
+    job_id = house.submit("killed")
+    house.work().take()
+    house.do(jobs.retry, job_id, "a person")
+    house.work("two").take()
+    assert house.states(job_id) == ["queued", "starting", "running", "failed", "queued", "starting", "running", "succeeded"]
+    assert [attempt.resumed_step for attempt in house.attempts(job_id)] == [0, 5]
+
+
+def test_an_evaluation_is_a_job_too(house):
+    trained = house.submit("steady", steps=10)
+    work = house.work()
+    work.take()
+    job_id = house.evaluate(house.checkpoints(trained)[0].path)
+    work.take()
+    assert house.states(job_id) == WHOLE_WAY
+    with house.sessions.reading() as session:
+        assert session.exec(select(Evaluation)).one().metrics == {"bleu_4": 1.0}
+
+
+def test_a_job_for_more_devices_is_left_alone(house):
+    job_id = house.submit("steady")
+    with house.sessions.writing.begin() as session:
+        session.get_one(Job, job_id).devices = 2
+    house.work().take()
+    assert house.states(job_id) == ["queued"]
+
+
+def test_a_job_that_cannot_even_be_started_fails_and_the_worker_says_so(house):
+    job_id = house.submit("steady")
+    with house.sessions.writing.begin() as session:
+        session.exec(select(Run)).one().config = {"name": "steady", "no_such_key": 1}
+    with pytest.raises(ValueError, match="no_such_key"):
+        house.work().take()
+    job = house.job(job_id)
+    assert (job.status, job.reason) == (JobStatus.failed, "infrastructure")
+    assert "no_such_key" in job.detail

@@ -1,0 +1,112 @@
+"""`python -m worker`: join the roster, clear up after workers that died, then take jobs at doorbells and sweeps until told to leave."""
+
+import argparse
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from threading import Event, Thread
+
+from app import broker, db, doorbell
+from app.settings import get_settings
+from worker import celery_app, roster
+from worker.follow import AWAY, HEARTBEAT_SECONDS, Sessions, patiently
+from worker.roster import NameTaken
+from worker.work import TRAINER, Work
+
+SWEEP_SECONDS = 10.0
+"""How long a job waits at most when its doorbell was lost."""
+
+log = logging.getLogger("worker")
+
+
+def main(trainer: Sequence[str] = TRAINER) -> None:
+    options = _options()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # until Celery has handlers of its own
+    settings = get_settings()
+    db.migrate(settings.database_url)
+    engine = db.engine(settings.database_url)
+    sessions = Sessions(db.session_factory(engine, read_only=True), db.session_factory(engine))
+    try:
+        member = roster.join(sessions.writing, options.name, options.devices)
+    except NameTaken as error:
+        raise SystemExit(str(error)) from None
+    with broker.embedded(settings.home, settings.broker_url) as bell:
+        _work(Work(sessions, member, bell.url, os.environ, trainer))
+    try:
+        roster.leave(sessions.writing, member)
+    except AWAY as error:
+        log.warning("The database is away and will find out by itself that this worker has left. %r", error)
+
+
+def _work(work: Work) -> None:
+    """Until a signal, and until the job at hand is saved and queued again."""
+    _every(HEARTBEAT_SECONDS, lambda: _beat(work), work.leaving)
+    patiently(work.recovery.others, work.leaving)  # before the first claim: an orphan may still hold our devices
+    _every(SWEEP_SECONDS, work.recovery.others, work.leaving)
+    _every(SWEEP_SECONDS, work.take, work.leaving)
+    app = celery_app.build(work.broker_url, work.take)
+    try:
+        celery_app.run(app, work.member.name, doorbell.queue(len(work.member.devices)), work.leaving.set)
+    finally:
+        work.leaving.set()
+        work.wait()
+
+
+def _beat(work: Work) -> None:
+    try:
+        roster.beat(work.sessions.writing, work.member)
+    except NameTaken:
+        log.exception("Leaving.")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _every(seconds: float, action: Callable[[], None], leaving: Event) -> None:
+    """Do it now and then until told to leave, in a thread. There is nobody above to raise to: what goes wrong is written down and tried again."""
+
+    def rounds() -> None:
+        while not leaving.is_set():
+            try:
+                action()
+            except AWAY as error:
+                log.warning("The database is away. %r", error)
+            except Exception:
+                log.exception("Trying again in %.0f s.", seconds)
+            leaving.wait(seconds)
+
+    Thread(target=rounds, daemon=True).start()
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m worker", description="Take jobs and train, one at a time on all of this worker's devices.")
+    parser.add_argument("--devices", type=_devices, help="CUDA devices it owns, such as 0,1, or cpu; all of this machine if not given.")
+    parser.add_argument("--name", help="Name of the worker; made of the host and its devices if not given.")
+    options = parser.parse_args()
+    options.devices = options.devices or all_devices()
+    options.name = options.name or f"{socket.gethostname()}-{'-'.join(options.devices)}"
+    return options
+
+
+def _devices(text: str) -> list[str]:
+    devices = [part.strip() for part in text.split(",")]
+    if devices != ["cpu"] and (not all(part.isdigit() for part in devices) or len(set(devices)) < len(devices)):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither cpu nor different CUDA devices such as 0,1")
+    return devices
+
+
+def all_devices() -> list[str]:
+    """The machine's CUDA devices by index, else its CPU. Asks the driver: torch would take seconds and a gigabyte."""
+    if driver := shutil.which("nvidia-smi"):
+        asked = subprocess.run([driver, "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, check=False)
+        if asked.returncode == 0 and asked.stdout.strip():
+            return asked.stdout.split()
+    return ["cpu"]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""Bring what a trainer writes into the database while it runs, and people's wishes to the trainer.
+
+The place in both files is in the attempt's row and moves in the transaction that stores the bytes, so any process can
+take over at any byte, and nothing is lost or doubled. How an attempt ended is judged elsewhere.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import TypeVar
+
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import sessionmaker
+from sqlmodel import Session, select
+
+from app import doorbell, ingest
+from app.jobs import service as jobs
+from app.models import Attempt, Job, JobStatus
+from panollava.events import EVENTS_FILE, SAVE_FILE
+from worker.process import OUTPUT_FILE, Child, Patience, Stopping
+
+POLL_SECONDS = 0.2
+HEARTBEAT_SECONDS = 5.0
+BATCH_BYTES = 1 << 20
+"""About the most bytes of one file in one transaction, so that catching up never holds the database for long."""
+LONGEST_WAIT = 5.0
+"""Seconds between two tries of a database that is away."""
+AWAY = (OperationalError, InterfaceError, PoolTimeout)
+"""The database does not answer, is locked or has a full disk: worth another try."""
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Fenced(Exception):
+    """A newer attempt owns the job, so this one may write nothing more."""
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """The database, as readers that wait for nobody and as writers."""
+
+    reading: sessionmaker[Session]
+    writing: sessionmaker[Session]
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """An attempt by its numbers, good in any session."""
+
+    job_id: int
+    attempt_id: int
+    number: int
+    directory: Path
+
+    @classmethod
+    def of(cls, attempt: Attempt) -> "Claimed":
+        return cls(attempt.job_id, attempt.id, attempt.number, Path(attempt.directory))
+
+
+def take_in(session: Session, claimed: Claimed) -> int:
+    """Store what both files hold beyond the row's offsets, a batch of each; the caller commits. Returns the bytes stored. Raises Fenced."""
+    job = session.get_one(Job, claimed.job_id, with_for_update=True)  # whoever recovers the job reads the same files
+    attempt = session.get_one(Attempt, claimed.attempt_id)
+    lines = whole_lines(claimed.directory / EVENTS_FILE, attempt.event_offset)
+    text = some_bytes(claimed.directory / OUTPUT_FILE, attempt.log_offset)
+    if lines and not ingest.events(session, job, attempt, lines):
+        raise Fenced
+    if text and not ingest.log(session, job, attempt, text):
+        raise Fenced
+    return len(lines) + len(text)
+
+
+def whole_lines(path: Path, offset: int, most: int = BATCH_BYTES) -> bytes:
+    """The whole lines from the offset on, about `most` bytes of them and at least one if there is one."""
+    if not path.exists():
+        return b""
+    with path.open("rb") as file:
+        file.seek(offset)
+        data = file.read(most)
+        if b"\n" not in data:
+            data += file.readline()
+    return data[: data.rfind(b"\n") + 1]
+
+
+def some_bytes(path: Path, offset: int, most: int = BATCH_BYTES) -> bytes:
+    if not path.exists():
+        return b""
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(most)
+
+
+class Follower:
+    """One attempt's way into the database, round by round. A database that is away costs rounds, never bytes."""
+
+    def __init__(self, sessions: Sessions, claimed: Claimed, broker_url: str) -> None:
+        self._sessions, self._claimed, self._broker_url = sessions, claimed, broker_url
+        self._stored = (0, 0)
+        self._beat_at = self._retry_at = time.monotonic()
+        self._delay = 0.0
+        self.away: Exception | None = None
+        """Why the last round failed, if it did."""
+        self.stop_asked = False
+
+    def round(self) -> int | None:
+        """Bytes brought in; None when the database is away. Raises Fenced."""
+        if time.monotonic() < self._retry_at:
+            return None
+        try:
+            taken = self._round()
+        except AWAY as error:
+            self._back_off(error)
+            return None
+        if self.away:
+            log.warning("The database is back; job %d catches up.", self._claimed.job_id)
+        self.away, self._delay = None, 0.0
+        return taken
+
+    def _round(self) -> int:
+        with self._sessions.reading() as session:
+            status, save_at = session.exec(select(Job.status, Job.save_requested_at).where(Job.id == self._claimed.job_id)).one()
+        self.stop_asked = status is JobStatus.stopping
+        beat = time.monotonic() >= self._beat_at
+        if not (beat or save_at or self._grown()):
+            return 0
+        with self._sessions.writing.begin() as session:
+            if beat and not jobs.heartbeat(session, self._claimed.job_id, self._claimed.number):
+                raise Fenced
+            save = save_at and jobs.take_save(session, self._claimed.job_id, self._claimed.number)
+            taken = take_in(session, self._claimed)
+            attempt = session.get_one(Attempt, self._claimed.attempt_id)  # as `take_in` has left it
+            stored = attempt.event_offset, attempt.log_offset
+        self._stored = stored
+        if beat:
+            self._beat_at = time.monotonic() + HEARTBEAT_SECONDS
+        if save:
+            (self._claimed.directory / SAVE_FILE).touch()
+        if taken:
+            doorbell.announce(self._broker_url)
+        return taken
+
+    def _grown(self) -> bool:
+        names = (EVENTS_FILE, OUTPUT_FILE)
+        return any(_size(self._claimed.directory / name) > stored for name, stored in zip(names, self._stored, strict=True))
+
+    def _back_off(self, error: Exception) -> None:
+        if not self.away:
+            log.warning("The database is away; job %d goes on and its files are read later. %r", self._claimed.job_id, error)
+        self.away = error
+        self._delay = min(LONGEST_WAIT, 2 * self._delay or POLL_SECONDS)
+        self._retry_at = time.monotonic() + self._delay
+
+
+def follow(child: Child, follower: Follower, directory: Path, *, leaving: Event, patience: Patience) -> tuple[int, Stopping | None]:
+    """Until the trainer has ended and the database holds all it wrote: its exit code, and the stop if there was one.
+
+    Raises Fenced, and the database's error when the worker is to leave and cannot store the rest.
+    """
+    stopping: Stopping | None = None
+    while True:
+        code = child.poll()  # before the round, so that the round after the end sees every byte
+        taken = follower.round()
+        if code is not None and taken == 0:
+            return code, stopping
+        if code is not None and follower.away and leaving.is_set():
+            raise follower.away
+        if code is None and stopping is None and (follower.stop_asked or leaving.is_set()):
+            stopping = Stopping(child.identity, directory, patience)
+        if stopping:
+            stopping.press()
+        if not taken or (code is None and taken < BATCH_BYTES):
+            time.sleep(POLL_SECONDS)
+
+
+def patiently(action: Callable[[], T], leaving: Event) -> T:
+    """Do it in a transaction of its own, again and again while the database is away; raises its error when the worker is to leave."""
+    delay = POLL_SECONDS
+    while True:
+        try:
+            return action()
+        except AWAY as error:
+            log.warning("The database is away. %r", error)
+            if leaving.wait(delay):
+                raise
+            delay = min(LONGEST_WAIT, 2 * delay)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

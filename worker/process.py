@@ -1,0 +1,173 @@
+"""A trainer as an operating-system process: started in a session of its own, recognised again, stopped with growing force.
+
+Knows pids, signals and the stop file; no rows and no jobs. Reads /proc, so it needs Linux.
+"""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from panollava.events import STOP_FILE
+
+OUTPUT_FILE = "output.log"
+TERM_AFTER = 8.0
+"""Seconds between the stop file and SIGTERM, for a trainer that is not at a step boundary."""
+KILL_AFTER = 60.0
+"""Seconds between SIGTERM and SIGKILL: time to write a large checkpoint."""
+
+# The trainer waits for a line on its stdin, which the worker writes when the database knows its pid. A worker that dies
+# before that closes the pipe instead, and no process is left that nobody can find.
+_GATE = 'read -r go || exit 70; exec "$@" </dev/null'
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One process for all time: a pid alone is reused, also after a restart of the machine or in another container."""
+
+    pid: int
+    started: float
+    """Seconds after the start of the machine."""
+    boot_id: str
+
+    @classmethod
+    def of(cls, pid: int) -> Self:
+        """Raises ProcessLookupError."""
+        return cls(pid, _started(pid), boot_id())
+
+    @property
+    def here(self) -> bool:
+        """Whether it belongs to this boot of this machine, in this container: only then can we tell whether it lives."""
+        return self.boot_id == boot_id()
+
+    @property
+    def alive(self) -> bool:
+        """A zombie is dead: it writes nothing any more. Ask only about a process that is `here`."""
+        try:
+            return _started(self.pid) == self.started
+        except ProcessLookupError:
+            return False
+
+    def terminate(self) -> None:
+        """SIGTERM to the process alone: its data loaders would die of it and take the last checkpoint with them."""
+        if self.alive:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL to the process and its children: data loaders, other ranks."""
+        if self.alive:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+
+def boot_id() -> str:
+    """This boot of the kernel and this pid namespace, in which a pid and its start time mean one process."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
+
+
+def _started(pid: int) -> float:
+    """Start of a living process, in seconds after boot. Raises ProcessLookupError, also for a zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        raise ProcessLookupError(f"There is no process {pid}.") from None
+    fields = stat.rpartition(")")[2].split()  # field 2, the name, may hold blanks and brackets; fields[0] is field 3
+    if fields[0] in "ZX":
+        raise ProcessLookupError(f"Process {pid} has ended.")
+    return int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+class Child:
+    """A trainer that this process started. It does nothing until `go`."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self.identity = Identity.of(process.pid)
+
+    def go(self) -> None:
+        """Open the gate. One that was killed behind it is found by `poll`."""
+        gate = self._process.stdin
+        if gate:
+            with suppress(BrokenPipeError), gate:
+                gate.write(b"go\n")
+
+    def poll(self) -> int | None:
+        """The exit code, negative for the signal that killed it; None while it runs. Ends the children it left behind."""
+        pid = self.identity.pid
+        if self._process.returncode is not None:
+            return self._process.returncode
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            return None
+        # Not reaped yet, so the group's number is still its own and cannot hit a stranger.
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+        return self._process.wait()
+
+    def kill(self) -> int:
+        """End it and its children now; the exit code."""
+        self.identity.kill()
+        while (code := self.poll()) is None:
+            time.sleep(0.01)
+        return code
+
+
+def start(command: Sequence[str], directory: Path, devices: Sequence[str], environment: Mapping[str, str]) -> Child:
+    """Start the command behind its gate, its words in <directory>/output.log. `devices` are CUDA indices, or `cpu`."""
+    visible = ",".join(device for device in devices if device != "cpu")
+    with (directory / OUTPUT_FILE).open("ab") as output:
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", _GATE, "trainer", *command],
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**environment, "CUDA_VISIBLE_DEVICES": visible, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,
+        )
+    return Child(process)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a trainer may take to stop."""
+
+    term_after: float = TERM_AFTER
+    kill_after: float = KILL_AFTER
+
+
+class Stopping:
+    """The stop of one process, step by step: stop file, SIGTERM, SIGKILL. Call `press` again and again."""
+
+    def __init__(self, target: Identity, directory: Path, patience: Patience) -> None:
+        self._target, self._patience = target, patience
+        self._since = time.monotonic()
+        self._terminated = False
+        self.killed = False
+        """Whether it had to be killed, so that it could not save."""
+        (directory / STOP_FILE).touch()
+
+    def press(self) -> None:
+        waited = time.monotonic() - self._since
+        if not self._terminated and waited >= self._patience.term_after:
+            self._terminated = True
+            self._target.terminate()
+        if not self.killed and waited >= self._patience.term_after + self._patience.kill_after:
+            self.killed = True
+            self._target.kill()
+
+
+def stop_and_wait(target: Identity, directory: Path, patience: Patience) -> None:
+    """Stop a process that is not our child, and return when it is gone, or at once if it was gone before."""
+    if not target.alive:
+        return
+    stopping = Stopping(target, directory, patience)
+    while target.alive:
+        stopping.press()
+        time.sleep(0.05)

@@ -1,0 +1,95 @@
+"""This process's row among the workers: who it is, what it owns, that it lives. Knows no jobs."""
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy.orm import sessionmaker
+from sqlmodel import Session, col, select, update
+
+from app import db, doorbell
+from app.jobs.states import PATIENCE
+from app.models import Worker
+from panollava import __version__
+from worker.process import Identity
+
+log = logging.getLogger(__name__)
+
+
+class NameTaken(Exception):
+    """Another living worker has the name."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A registered worker: its row's id, and the process that row speaks of."""
+
+    id: int
+    name: str
+    devices: tuple[str, ...]
+    identity: Identity
+
+
+def join(writing: sessionmaker[Session], name: str, devices: Sequence[str], patience: timedelta = PATIENCE) -> Member:
+    """Take the row of this name, or make it. Waits for a worker elsewhere that had it to fall silent; raises NameTaken if it does not."""
+    identity = Identity.of(os.getpid())
+    deadline = time.monotonic() + 1.5 * patience.total_seconds()
+    while True:
+        with writing.begin() as session:
+            holder = session.exec(select(Worker).where(Worker.name == name)).first()
+            if holder is None or identity_of(holder) == identity or not _lives(session, holder, patience):
+                return Member(_take(session, holder, name, devices, identity), name, tuple(devices), identity)
+        if identity_of(holder).here or time.monotonic() > deadline:
+            raise NameTaken(f"A worker named {name} runs on {holder.host} (pid {holder.pid}); give this one another --name.")
+        log.warning("A worker named %s was heard of on %s a moment ago; waiting until it is silent.", name, holder.host)
+        time.sleep(1)
+
+
+def beat(writing: sessionmaker[Session], member: Member) -> None:
+    """Say that this worker lives. Raises NameTaken when its row speaks of another process by now."""
+    with writing.begin() as session:
+        if not _write(session, member, heartbeat_at=db.now(session)):
+            raise NameTaken(f"Another process has taken the name {member.name}.")
+
+
+def leave(writing: sessionmaker[Session], member: Member) -> None:
+    """Say that this worker has ended of its own will."""
+    with writing.begin() as session:
+        _write(session, member, stopped_at=db.now(session))
+
+
+def identity_of(row: Worker) -> Identity:
+    return Identity(row.pid, row.pid_started, row.boot_id)
+
+
+def _lives(session: Session, holder: Worker, patience: timedelta) -> bool:
+    if holder.stopped_at:
+        return False
+    if identity_of(holder).here:
+        return identity_of(holder).alive
+    return db.now(session) - holder.heartbeat_at < patience
+
+
+def _take(session: Session, holder: Worker | None, name: str, devices: Sequence[str], identity: Identity) -> int:
+    now = db.now(session)
+    values = {
+        "name": name, "host": socket.gethostname(), "pid": identity.pid, "pid_started": identity.started, "boot_id": identity.boot_id,
+        "queue": doorbell.queue(len(devices)), "devices": list(devices), "version": __version__,
+        "started_at": now, "heartbeat_at": now, "stopped_at": None,
+    }  # fmt: skip
+    row = holder.sqlmodel_update(values) if holder else Worker.model_validate(values)
+    session.add(row)
+    session.flush()
+    return row.id
+
+
+def _write(session: Session, member: Member, **values: Any) -> bool:
+    """False when the row speaks of another process by now."""
+    who = member.identity
+    mine = (col(Worker.id) == member.id, col(Worker.pid) == who.pid, col(Worker.pid_started) == who.started, col(Worker.boot_id) == who.boot_id)
+    return session.exec(update(Worker).where(*mine).values(**values)).rowcount == 1

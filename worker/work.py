@@ -1,0 +1,135 @@
+"""Take jobs: claim the best queued row, start its trainer, follow it, settle how it ended. One job at a time in one process.
+
+Called by doorbells and by sweeps; which comes first, or twice, makes no difference.
+"""
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from threading import Event, Lock
+
+from app import doorbell
+from app.jobs import service as jobs
+from app.jobs.finish import finish
+from app.models import Attempt, Job, JobStatus, Worker
+from panollava.events import EVENTS_FILE
+from worker import commands, outcome, process
+from worker.follow import AWAY, Claimed, Fenced, Follower, Sessions, follow, patiently
+from worker.outcome import Outcome
+from worker.process import OUTPUT_FILE, Child, Patience, Stopping
+from worker.recover import Recovery
+from worker.roster import Member
+
+TRAINER = (sys.executable, "-m", "panollava")
+DRAIN = "worker drain"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Work:
+    """A worker's hands. Set `leaving` to have the job at hand saved and queued again, and no other one begun."""
+
+    sessions: Sessions
+    member: Member
+    broker_url: str
+    environment: Mapping[str, str]
+    trainer: Sequence[str] = TRAINER
+    patience: Patience = field(default_factory=Patience)
+    """How long a trainer may take to stop."""
+    leaving: Event = field(default_factory=Event)
+    recovery: Recovery = field(init=False)
+    _lock: Lock = field(default_factory=Lock)
+
+    def __post_init__(self) -> None:
+        self.recovery = Recovery(self.sessions, self.member, self.broker_url, self.patience)
+
+    def take(self) -> None:
+        """Do what is queued for this worker's devices, until nothing is. A second caller waits, then finds the rest."""
+        with self._lock:
+            self.recovery.own()
+            while not self.leaving.is_set() and (claimed := self._claim()):
+                self._do(claimed)
+
+    def wait(self) -> None:
+        """Until no job is at hand."""
+        with self._lock:
+            pass
+
+    def _claim(self) -> Claimed | None:
+        with self.sessions.writing.begin() as session:
+            attempt = jobs.claim(session, session.get_one(Worker, self.member.id))
+            claimed = Claimed.of(attempt) if attempt else None
+        if claimed:
+            log.info("Job %d, attempt %d, in %s", claimed.job_id, claimed.number, claimed.directory)
+            doorbell.announce(self.broker_url)
+        return claimed
+
+    def _do(self, claimed: Claimed) -> None:
+        child = None
+        try:
+            child = self._start(claimed)
+            self._introduce(claimed, child)
+            follower = Follower(self.sessions, claimed, self.broker_url)
+            code, stopping = follow(child, follower, claimed.directory, leaving=self.leaving, patience=self.patience)
+            self._settle(claimed, code, stopping)
+        except Fenced:
+            log.warning("Job %d is no longer attempt %d's: its trainer is killed and nothing more is written.", claimed.job_id, claimed.number)
+            _kill(child)
+        except Exception as error:  # a defect of ours, a full disk: whatever it is, the job must not look alive
+            _kill(child)
+            self._give_up(claimed, error)
+            raise
+
+    def _start(self, claimed: Claimed) -> Child:
+        with self.sessions.reading() as session:
+            arguments = commands.prepare(session, session.get_one(Job, claimed.job_id), session.get_one(Attempt, claimed.attempt_id))
+        return process.start([*self.trainer, *arguments], claimed.directory, self.member.devices, self.environment)
+
+    def _introduce(self, claimed: Claimed, child: Child) -> None:
+        """Let the database know the trainer before the trainer does anything. Raises Fenced."""
+        with self.sessions.writing.begin() as session:
+            if not jobs.heartbeat(session, claimed.job_id, claimed.number):
+                raise Fenced
+            attempt = session.get_one(Attempt, claimed.attempt_id)
+            attempt.pid, attempt.pid_started, attempt.boot_id = child.identity.pid, child.identity.started, child.identity.boot_id
+            session.add(attempt)
+        child.go()
+
+    def _settle(self, claimed: Claimed, code: int, stopping: Stopping | None) -> None:
+        """Write down how it ended, which may queue more work. Raises Fenced."""
+        word, tail = outcome.last_word(claimed.directory / EVENTS_FILE), outcome.last_lines(claimed.directory / OUTPUT_FILE)
+        result = outcome.judge(word, code, tail, asked=stopping is not None, killed=stopping is not None and stopping.killed)
+        job = patiently(lambda: self._finish(claimed, result, code), self.leaving)
+        log.info("Job %d, attempt %d: %s (%s)", claimed.job_id, claimed.number, job.status, job.reason or result.reason)
+        doorbell.ring(job.devices, self.broker_url)
+        doorbell.announce(self.broker_url)
+
+    def _finish(self, claimed: Claimed, result: Outcome, code: int) -> Job:
+        """One transaction. A job that only this worker's leaving stopped is queued again. Raises Fenced."""
+        with self.sessions.writing.begin() as session:
+            job = session.get_one(Job, claimed.job_id, with_for_update=True)
+            drained = result.status is JobStatus.stopped and self.leaving.is_set() and job.status is not JobStatus.stopping
+            mine = finish(
+                session, job.id, claimed.number, result.status,
+                actor=DRAIN if drained else self.member.name, reason=result.reason, detail=result.detail, best=result.best, exit_code=code,
+            )  # fmt: skip
+            if not mine:
+                raise Fenced
+            if drained:
+                jobs.retry(session, job, DRAIN, reason="worker_drained")
+            return job
+
+    def _give_up(self, claimed: Claimed, error: Exception) -> None:
+        """Fail the job for a cause that is not its own. If the database is what failed, `own` finds the job before the next claim."""
+        try:
+            with self.sessions.writing.begin() as session:
+                finish(session, claimed.job_id, claimed.number, JobStatus.failed, actor=self.member.name, reason="infrastructure", detail=repr(error))
+        except AWAY:
+            log.exception("Job %d could not be failed", claimed.job_id)
+
+
+def _kill(child: Child | None) -> None:
+    if child:
+        child.kill()
