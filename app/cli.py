@@ -73,7 +73,8 @@ def worker(
     given = {"--devices": devices, "--name": name}
     options = [part for option, value in given.items() if value is not None for part in (option, value)]
     # The worker takes this process over: signals reach it as they would have reached us, and nobody waits for a child.
-    os.execv(sys.executable, [sys.executable, "-m", "worker", *options])
+    # -P: a worker.py in the directory we stand in is not ours.
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "worker", *options])
 
 
 @cli.command()
@@ -138,3 +139,7 @@ def main() -> None:
     except (AppError, BadInput) as error:
         typer.echo(error, err=True)
         raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

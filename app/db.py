@@ -57,7 +57,8 @@ def now(session: Session) -> datetime:
 
 
 def lock(session: Session, name: str) -> None:
-    """Until this transaction ends, no other one passes here with the same name. On SQLite a writing transaction is alone as it is."""
+    """Until this transaction ends, no other one passes here with the same name. On SQLite a writing transaction is alone once it has begun."""
+    session.connection()
     if _dialect(session) == "postgresql":
         session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
 

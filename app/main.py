@@ -1,6 +1,7 @@
 """The web application: its routers, its doorkeeper, its one event hub. `app.serve` runs it, tests and tools call `create_app`."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -25,6 +26,8 @@ from app.settings import Settings
 from panollava import __version__
 
 PREFIX = "/api/v1"
+log = logging.getLogger(__name__)
+
 LARGEST_BODY = 1 << 20
 """Bytes. A config is a few kilobytes; nothing is uploaded here."""
 
@@ -38,9 +41,10 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         running = asyncio.create_task(hub.run())
+        running.add_done_callback(_mourn)
         yield
         hub.close()
-        await running
+        await asyncio.wait([running])
         engine.dispose()
 
     app = FastAPI(
@@ -59,6 +63,12 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(_health)
     app.include_router(_api(app))
     return app
+
+
+def _mourn(hub: asyncio.Task[None]) -> None:
+    """Streams end with their hub. Their clients come back and learn nothing, so somebody has to say it."""
+    if not hub.cancelled() and (error := hub.exception()):
+        log.critical("The event hub has ended; pages are not live until this server is restarted.", exc_info=error)
 
 
 def _api(app: FastAPI) -> APIRouter:

@@ -42,7 +42,13 @@ class ProblemResponse(JSONResponse):
     media_type = "application/problem+json"
 
 
-RESPONSES: dict[int | str, dict[str, Any]] = {"default": {"description": "A problem document.", "model": Problem}}
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "description": "A problem document.",
+        "model": Problem,
+        "content": {ProblemResponse.media_type: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+}
 """For OpenAPI: every route may answer with a problem."""
 
 

@@ -38,8 +38,8 @@ def exit_codes() -> Iterator[None]:
     except BadInput as error:
         print(f"panollava: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except Stopped:
-        print("panollava: stopped on request.", file=sys.stderr)
+    except Stopped as stopped:
+        print(f"panollava: stopped on request. {stopped}", file=sys.stderr)
         raise SystemExit(EXIT_STOPPED) from None
 
 

@@ -158,22 +158,28 @@ def train_language(out: Path, seed: int, steps: int, gate: float, device: str) -
         nn.Identity(), nn.Identity(), nn.Identity(), language, pool=POOL, image_token=prompter.image_token, mean=(0.5,) * 3, std=(0.5,) * 3
     )
     prefix, exchange = Prefix(tokenizer, language), lru_cache(None)(prompter.exchange)
-    optimizer, schedule = adamw(language.parameters(), 2e-3, steps, warm=0.05)
+    place = nn.Linear(WIDTH, VIEWS).to(device)
+    learning = [*language.parameters(), *place.parameters()]
+    optimizer, schedule = adamw(learning, 2e-3, steps, warm=0.05)
+    view = torch.arange(VIEWS, device=device).repeat_interleave(TOKENS // VIEWS)
     log(parameters=sum(p.numel() for p in language.parameters()), vocabulary=len(tokenizer))
     losses: list[float] = []
     for step in range(1, steps + 1):
         scenes = [shapes.sample_scene(rng, p_object=rng.uniform(0.6, 0.9), p_seam=0.3) for _ in range(32)]
-        asked = [(i, shapes.random_question(scene, rng)) for i, scene in enumerate(scenes) for _ in range(4)]
+        asked = [(i, draw_question(scene, rng)) for i, scene in enumerate(scenes) for _ in range(4)]
         tokens = prefix(scenes, rng, 0.3 * min(1, step / (0.5 * steps)))[torch.tensor([i for i, _ in asked], device=device)]
         ids, mask, labels = (t.to(device) for t in prompter.collate([exchange(q.query, q.references[rng.integers(3)]) for _, q in asked]))
-        hidden = language.model(inputs_embeds=shell.embed(ids, tokens), attention_mask=mask).last_hidden_state
+        output = language.model(inputs_embeds=shell.embed(ids, tokens), attention_mask=mask, output_hidden_states=True)
         kept = labels[:, 1:] != -100
-        loss = F.cross_entropy(language.lm_head(hidden[:, :-1][kept]), labels[:, 1:][kept])
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(language.parameters(), 1.0)
+        loss = F.cross_entropy(language.lm_head(output.last_hidden_state[:, :-1][kept]), labels[:, 1:][kept])
+        # Telling the place of a thing is learned late and by luck unless image tokens know their own place early: a throw-away
+        # head asks the first layer which view each of them belongs to.
+        placed = place(output.hidden_states[1][ids == prompter.image_token])
+        (loss + 0.3 * F.cross_entropy(placed, view.repeat(len(ids)))).backward()
+        nn.utils.clip_grad_norm_(learning, 1.0)
         optimizer.step()
         schedule.step()
+        optimizer.zero_grad()
         if step % 50 == 0 or step == steps:
             losses.append(float(loss.detach()))
         if step % 250 == 0 or step == steps:
@@ -187,6 +193,14 @@ def train_language(out: Path, seed: int, steps: int, gate: float, device: str) -
     log(passed=passed)
     if not passed:
         raise SystemExit(f"The gate of {gate} was not reached: {figures}")
+
+
+def draw_question(scene: Scene, rng: np.random.Generator) -> Question:
+    """Half of the questions ask where: finding by content and telling the place is learned last, and suddenly."""
+    kind = rng.random()
+    if kind < 0.5:
+        return shapes.where(scene[rng.integers(len(scene))], rng)
+    return shapes.what(scene, int(rng.integers(4)), rng) if kind < 0.8 else shapes.overview(scene, rng)
 
 
 @torch.no_grad()

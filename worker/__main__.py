@@ -36,23 +36,27 @@ def main(trainer: Sequence[str] = TRAINER) -> None:
         member = roster.join(sessions.writing, options.name, options.devices)
     except NameTaken as error:
         raise SystemExit(str(error)) from None
+    # A trainer needs no database, so it is not told the way, nor the password.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PANOLLAVA_")}
     with broker.embedded(settings.home, settings.broker_url) as bell:
-        _work(Work(sessions, member, bell.url, os.environ, trainer))
+        code = _work(Work(sessions, member, bell.url, environment, trainer))
     try:
         roster.leave(sessions.writing, member)
     except AWAY as error:
         log.warning("The database is away and will find out by itself that this worker has left. %r", error)
+    sys.exit(code)
 
 
-def _work(work: Work) -> None:
-    """Until a signal, and until the job at hand is saved and queued again."""
+def _work(work: Work) -> int:
+    """Until a signal, and until the job at hand is saved and queued again. The exit status."""
+    log.info("Worker %s takes jobs for %s.", work.member.name, ", ".join(work.member.devices))
     _every(HEARTBEAT_SECONDS, lambda: _beat(work), work.leaving)
     patiently(work.recovery.others, work.leaving)  # before the first claim: an orphan may still hold our devices
     _every(SWEEP_SECONDS, work.recovery.others, work.leaving)
     _every(SWEEP_SECONDS, work.take, work.leaving)
     app = celery_app.build(work.broker_url, work.take)
     try:
-        celery_app.run(app, work.member.name, doorbell.queue(len(work.member.devices)), work.leaving.set)
+        return celery_app.run(app, work.member.name, doorbell.queue(len(work.member.devices)), work.leaving)
     finally:
         work.leaving.set()
         work.wait()

@@ -4,7 +4,9 @@ Knows no jobs. What Celery could do and we do not want is switched off here: res
 """
 
 import signal
+import socket
 from collections.abc import Callable
+from threading import Event
 from typing import Any
 
 from celery import Celery, signals
@@ -36,15 +38,19 @@ class _Program(Worker):  # type: ignore[misc]
         signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
 
 
-def run(app: Celery, name: str, queue: str, leave: Callable[[], None]) -> None:
-    """Listen until SIGTERM, SIGINT or SIGHUP, waiting for a broker that is away. Calls `leave` at the signal, and returns when the task has."""
+def run(app: Celery, name: str, queue: str, leaving: Event) -> int:
+    """Listen until SIGTERM, SIGINT or SIGHUP, waiting for a broker that is away. The signal sets `leaving`; returns when the task at hand has.
 
-    def leaving(**_: Any) -> None:
-        leave()
+    The exit status of the process: 0 after a signal, Celery's own when it gave up by itself.
+    """
 
-    signals.worker_shutting_down.connect(leaving)
+    def leave(**_: Any) -> None:
+        leaving.set()
+
+    signals.worker_shutting_down.connect(leave)
     program = _Program(
-        app=app, hostname=f"{name}@%h", queues=[queue], pool="threads", concurrency=1,
+        app=app, hostname=f"{name}@{socket.gethostname()}", queues=[queue], pool="threads", concurrency=1,
         without_gossip=True, without_mingle=True, without_heartbeat=True, quiet=True, loglevel="INFO",
     )  # fmt: skip
     program.start()
+    return 0 if leaving.is_set() else program.exitcode or 1

@@ -96,7 +96,7 @@ def some_bytes(path: Path, offset: int, most: int = BATCH_BYTES) -> bytes:
 
 
 class Follower:
-    """One attempt's way into the database, round by round. A database that is away costs rounds, never bytes."""
+    """One attempt's way into the database, round by round. A database or a disk that is away costs rounds, never bytes."""
 
     def __init__(self, sessions: Sessions, claimed: Claimed, broker_url: str) -> None:
         self._sessions, self._claimed, self._broker_url = sessions, claimed, broker_url
@@ -108,16 +108,16 @@ class Follower:
         self.stop_asked = False
 
     def round(self) -> int | None:
-        """Bytes brought in; None when the database is away. Raises Fenced."""
+        """Bytes brought in; None when the database or the disk is away. Raises Fenced."""
         if time.monotonic() < self._retry_at:
             return None
         try:
             taken = self._round()
-        except AWAY as error:
+        except (*AWAY, OSError) as error:  # a disk that is full or a share that is away is no reason to end the trainer either
             self._back_off(error)
             return None
         if self.away:
-            log.warning("The database is back; job %d catches up.", self._claimed.job_id)
+            log.warning("The database and the disk are back; job %d catches up.", self._claimed.job_id)
         self.away, self._delay = None, 0.0
         return taken
 
@@ -150,7 +150,7 @@ class Follower:
 
     def _back_off(self, error: Exception) -> None:
         if not self.away:
-            log.warning("The database is away; job %d goes on and its files are read later. %r", self._claimed.job_id, error)
+            log.warning("The database or the disk is away; job %d goes on and its files are read later. %r", self._claimed.job_id, error)
         self.away = error
         self._delay = min(LONGEST_WAIT, 2 * self._delay or POLL_SECONDS)
         self._retry_at = time.monotonic() + self._delay
@@ -159,7 +159,7 @@ class Follower:
 def follow(child: Child, follower: Follower, directory: Path, *, leaving: Event, patience: Patience) -> tuple[int, Stopping | None]:
     """Until the trainer has ended and the database holds all it wrote: its exit code, and the stop if there was one.
 
-    Raises Fenced, and the database's error when the worker is to leave and cannot store the rest.
+    Raises Fenced, and what is away when the worker is to leave and cannot store the rest.
     """
     stopping: Stopping | None = None
     while True:

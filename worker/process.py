@@ -151,7 +151,8 @@ class Stopping:
         self._terminated = False
         self.killed = False
         """Whether it had to be killed, so that it could not save."""
-        (directory / STOP_FILE).touch()
+        with suppress(OSError):  # a full disk: then SIGTERM says it
+            (directory / STOP_FILE).touch()
 
     def press(self) -> None:
         waited = time.monotonic() - self._since

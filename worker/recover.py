@@ -19,7 +19,7 @@ from app.jobs.states import PATIENCE, is_lost
 from app.models import ACTIVE, Attempt, Job, Worker
 from panollava.events import EVENTS_FILE
 from worker import outcome, process, roster
-from worker.follow import BATCH_BYTES, Claimed, Fenced, Sessions, take_in
+from worker.follow import AWAY, BATCH_BYTES, Claimed, Fenced, Sessions, take_in
 from worker.process import OUTPUT_FILE, Identity, Patience
 from worker.roster import Member
 
@@ -80,12 +80,16 @@ class Recovery:
     def _recover(self, lost: Sequence[Claimed]) -> None:
         for claimed in lost:
             log.warning("Nobody works on job %d, attempt %d, any more; recovering it.", claimed.job_id, claimed.number)
-            ended = self._stop_trainer(claimed)
             try:
+                ended = self._stop_trainer(claimed)
                 self._bring_in(claimed, ended)
                 self._settle(claimed)
             except Fenced:
                 log.warning("Somebody else has recovered job %d.", claimed.job_id)
+            except AWAY:
+                raise
+            except Exception:  # an unreadable directory, say: one such job must not keep the others from being recovered
+                log.exception("Job %d could not be recovered; trying again at the next sweep.", claimed.job_id)
 
     def _stop_trainer(self, claimed: Claimed) -> bool:
         """Whether it has ended for sure; one elsewhere may still write."""

@@ -48,7 +48,8 @@ class Work:
     def take(self) -> None:
         """Do what is queued for this worker's devices, until nothing is. A second caller waits, then finds the rest."""
         with self._lock:
-            self.recovery.own()
+            if not self.leaving.is_set():
+                self.recovery.own()
             while not self.leaving.is_set() and (claimed := self._claim()):
                 self._do(claimed)
 

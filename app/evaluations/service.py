@@ -98,9 +98,11 @@ def jobs_of(session: Session, evaluations: Sequence[Evaluation]) -> dict[int, Jo
 def read_metrics(directory: Path) -> dict[str, Any]:
     """What an attempt that succeeded left behind. Raises BadInput when it left nothing that can be read."""
     try:
-        metrics: dict[str, Any] = json.loads((directory / METRICS).read_bytes())
+        metrics = json.loads((directory / METRICS).read_bytes())
     except (OSError, ValueError) as error:
         raise BadInput(_("The evaluation left no {name}: {error}.").format(name=METRICS, error=error)) from None
+    if not isinstance(metrics, dict):
+        raise BadInput(_("The evaluation left a {name} that holds no figures by name.").format(name=METRICS))
     return metrics
 
 

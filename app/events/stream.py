@@ -10,7 +10,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import count, takewhile
 from typing import Any, TypeVar
 
 import orjson
@@ -35,6 +35,10 @@ AWAY_SECONDS = 1.0
 Answer = TypeVar("Answer")
 
 log = logging.getLogger(__name__)
+
+
+class Closed(Exception):
+    """The hub was closed while it waited for the database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +69,17 @@ class Hub:
 
     async def run(self) -> None:
         """Until closed. A database that is away is waited for: the streams stay open and miss nothing."""
-        self._head = self._floor = await self._ask(events.latest)
         listening = asyncio.create_task(self._listen())
         try:
+            self._head = self._floor = await self._ask(events.latest)
             while not self._closed:
                 self._bell.clear()
                 fresh = await self._ask(_after, self._head)
                 self._deliver(fresh)
                 if len(fresh) < BATCH:
                     await self._wait()
+        except Closed:
+            pass
         finally:
             self.close()
             listening.cancel()
@@ -89,15 +95,16 @@ class Hub:
 
         It says whether that is `complete`: events are kept for some hours, so who was away for longer reads its pages anew.
         """
-        last, complete = await self._start(last_id)
-        yield ServerSentEvent(data={"complete": complete}, event="hello", id=str(last))
-        while not self._closed:
-            news = self._news
-            frames, last = await self._newer(last, run_id)
-            for each in frames:
-                yield each.sse
-            if last >= self._head:
-                await news.wait()
+        with contextlib.suppress(Closed):
+            last, complete = await self._start(last_id)
+            yield ServerSentEvent(data={"complete": complete}, event="hello", id=str(last))
+            while not self._closed:
+                news = self._news
+                frames, last = await self._newer(last, run_id)
+                for each in frames:
+                    yield each.sse
+                if last >= self._head:
+                    await news.wait()
 
     async def _start(self, last_id: int | None) -> tuple[int, bool]:
         if last_id is None:
@@ -137,13 +144,17 @@ class Hub:
             await asyncio.wait_for(self._bell.wait(), POLL_SECONDS)
 
     async def _ask(self, query: Callable[..., Answer], *arguments: Any) -> Answer:
-        """Ask the database in a thread, again and again while it is away."""
-        while True:
+        """Ask the database in a thread, again and again while it is away. Raises Closed when that is for nobody any more."""
+        for tries in count():
             try:
                 return await asyncio.to_thread(self._query, query, *arguments)
             except DBAPIError as error:
-                log.warning("The event streams wait for the database. %r", error)
-                await asyncio.sleep(AWAY_SECONDS)
+                if self._closed:
+                    raise Closed from error
+                if not tries:
+                    log.warning("The event streams wait for the database. %r", error)
+            await asyncio.sleep(AWAY_SECONDS)
+        raise AssertionError
 
     def _query(self, query: Callable[..., Answer], *arguments: Any) -> Answer:
         with self._sessions() as session:

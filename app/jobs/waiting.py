@@ -17,7 +17,7 @@ def why_waiting(session: Session, job: Job) -> str:
 
 
 def reasons(session: Session, jobs: Sequence[Job]) -> dict[int, str]:
-    """For every queued job among these, by its id. Three queries for a page of any length."""
+    """For every queued job among these, by its id. Four queries for a page of any length."""
     workers, busy, queue = _workers(session), _busy(session), _queue(session)
     waiting = [job for job in jobs if job.status is JobStatus.queued]
     return {job.id: _reason(job, workers[job.devices], busy, queue[job.id]) for job in waiting}

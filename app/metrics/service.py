@@ -152,7 +152,7 @@ class Window:
         """Where the buckets lie that have some of it; the rows around it stay out."""
         first, last = ("first_step", "last_step") if self.axis == "step" else ("first_t", "last_t")
         inside = np.flatnonzero((rows[last] >= self.start) & (rows[first] <= self.end) & (rows["first_step"] <= self.cut))
-        return slice(inside[0], inside[-1] + 1) if len(inside) else slice(0)
+        return slice(int(inside[0]), int(inside[-1]) + 1) if len(inside) else slice(0, 0)
 
 
 def _read(session: Session, series: MetricSeries, window: Window, points: int) -> Rows:

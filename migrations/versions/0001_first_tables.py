@@ -1,9 +1,6 @@
-"""first tables
+"""First tables
 
 Revision ID: 0001
-Revises:
-
-There is no way down: restore the backup made before the upgrade.
 """
 
 import sqlalchemy as sa
@@ -16,6 +13,20 @@ depends_on = None
 
 
 def upgrade() -> None:
+    op.create_table(
+        "event",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("run_id", sa.Integer(), nullable=True),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("payload", sa.JSON(), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_event")),
+        sqlite_autoincrement=True,
+    )
+    with op.batch_alter_table("event") as batch:
+        batch.create_index(batch.f("ix_event_at"), ["at"])
+        batch.create_index(batch.f("ix_event_run_id"), ["run_id"])
+
     op.create_table(
         "run",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -89,21 +100,6 @@ def upgrade() -> None:
     with op.batch_alter_table("evaluation") as batch:
         batch.create_index(batch.f("ix_evaluation_checkpoint_id"), ["checkpoint_id"])
         batch.create_index(batch.f("ix_evaluation_run_id"), ["run_id"])
-
-    op.create_table(
-        "event",
-        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("run_id", sa.Integer(), nullable=True),
-        sa.Column("kind", sa.String(), nullable=False),
-        sa.Column("payload", sa.JSON(), nullable=False),
-        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
-        sa.ForeignKeyConstraint(["run_id"], ["run.id"], name=op.f("fk_event_run_id_run"), ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_event")),
-        sqlite_autoincrement=True,
-    )
-    with op.batch_alter_table("event") as batch:
-        batch.create_index(batch.f("ix_event_at"), ["at"])
-        batch.create_index(batch.f("ix_event_run_id"), ["run_id"])
 
     op.create_table(
         "stage",

@@ -49,8 +49,8 @@ def evaluate(config: EvaluateConfig) -> Path:
         events.write(StageEvent(name="evaluate", status="started"))
         _Evaluation(config, directory, stop, events).run()
         events.write(StageEvent(name="evaluate", status="succeeded"))
-    except Stopped:
-        events.write(StageEvent(name="evaluate", status="stopped", reason="stop_requested", detail="Stopped on request."))
+    except Stopped as stopped:
+        events.write(StageEvent(name="evaluate", status="stopped", reason="stop_requested", detail=str(stopped)))
         raise
     except BaseException as error:
         reason = "bad_input" if isinstance(error, BadInput) else type(error).__name__
@@ -161,7 +161,7 @@ class _Evaluation:
 
     def _progress(self, answered: int) -> None:
         if self.stop:
-            raise Stopped
+            raise Stopped("Nothing was kept: an evaluation starts again from its first question.")
         self.done += answered
         pace = (time.monotonic() - self.began) / self.done
         left = pace * (self.total - self.done)

@@ -60,10 +60,10 @@ def grounding_of(csv: Path) -> Grounding | None:
 
 def chance_level(train: Path, test: Path, figures: Figures) -> dict[str, float]:
     """What the best constant answers of the training split score on the test split; empty where either has no ground truth."""
-    paths = truth_path(train), truth_path(test)
-    if not all(path.exists() for path in paths):
+    learned, asked = truth_path(train), truth_path(test)
+    if not (learned.exists() and asked.exists()):
         return {}
-    return chance(*(read_truth(path, figures) for path in paths), figures)
+    return chance(read_truth(learned, figures), read_truth(asked, figures), figures)
 
 
 def _with_truth(csv: Path, questions: list[Question]) -> list[Question]:

@@ -38,7 +38,7 @@ class OverlapPairs(nn.Module):
             neighbour = maps.roll(shift, 1).flatten(0, 1)
             where = self.there[direction].to(neighbour.dtype)[None, None].expand(panoramas * count, 1, -1, -1)
             sampled = F.grid_sample(neighbour, where, mode="bilinear", align_corners=False)  # [U*V, D, 1, M/2]
-            theirs.append(sampled[:, :, 0].transpose(1, 2).unflatten(0, (panoramas, count)))
+            theirs.append(sampled[:, :, 0].transpose(1, 2).reshape(panoramas, count, -1, grid.shape[-1]))
         return torch.cat(mine, 2), torch.cat(theirs, 2)
 
 

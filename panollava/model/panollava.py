@@ -6,6 +6,7 @@ L language width, B samples, T tokens of the longest sample.
 """
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -63,7 +64,8 @@ class PanoLlava(nn.Module):
         side = round(tokens.shape[1] ** 0.5)
         if side * side != tokens.shape[1]:
             raise ValueError(f"The vision encoder gives {tokens.shape[1]} tokens a view, which is no square grid.")
-        return tokens.unflatten(1, (side, side)).unflatten(0, pixels.shape[:2])
+        grid: Tensor = tokens.reshape(*pixels.shape[:2], side, side, -1)
+        return grid
 
     def image_tokens(self, pixels: Tensor) -> Tensor:
         """uint8 views [U, V, S, S, 3] -> image tokens [U, N, L], view-major: the ring once around, starting at the front."""
@@ -72,7 +74,8 @@ class PanoLlava(nn.Module):
         maps = grid.flatten(0, 1).permute(0, 3, 1, 2)  # [U*V, D, G, G]
         pooled = F.avg_pool2d(maps, self.pool).flatten(2).transpose(1, 2)  # [U*V, P / pool^2, D]
         tokens = pooled.reshape(panoramas, views * pooled.shape[1], -1)  # [U, N, D]
-        return self.projection(self.resampler(tokens))
+        bridged: Tensor = self.projection(self.resampler(tokens))
+        return bridged
 
     def embed(self, input_ids: Tensor, image_tokens: Tensor) -> Tensor:
         """Token ids [B, T] with N placeholders each, image tokens [B, N, L] -> embeddings [B, T, L]. Raises if the counts differ."""
@@ -81,7 +84,8 @@ class PanoLlava(nn.Module):
         expected = image_tokens.shape[1]
         if not bool((slots.sum(1) == expected).all()):
             raise ValueError(f"Every sample needs {expected} image placeholders; found {slots.sum(1).tolist()}.")
-        return embeddings.masked_scatter(slots.unsqueeze(-1), image_tokens.to(embeddings.dtype))
+        filled: Tensor = embeddings.masked_scatter(slots.unsqueeze(-1), image_tokens.to(embeddings.dtype))
+        return filled
 
     def forward(self, batch: Batch) -> Loss:
         """Summed next-token cross-entropy over the answers. Raises ValueError for a batch with nothing to learn from."""
@@ -99,13 +103,14 @@ class PanoLlava(nn.Module):
     @torch.no_grad()
     def generate(self, image_tokens: Tensor, input_ids: Tensor, attention_mask: Tensor, *, max_new_tokens: int, stop: list[int], pad: int) -> Tensor:
         """Greedy answers: image tokens [B, N, L] and left-padded prompts [B, T] -> new token ids only [B, <= max_new_tokens]."""
-        return self._language.generate(  # type: ignore[no-any-return]
+        answers: Tensor = self._language.generate(
             inputs_embeds=self.embed(input_ids, image_tokens), attention_mask=attention_mask, max_new_tokens=max_new_tokens,
             do_sample=False, num_beams=1, eos_token_id=stop, pad_token_id=pad,
         )  # fmt: skip
+        return answers
 
     @property
-    def _language(self) -> nn.Module:
+    def _language(self) -> Any:
         if self.language is None:
             raise ValueError("This model was built without its language model.")
         return self.language

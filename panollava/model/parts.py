@@ -21,7 +21,7 @@ from panollava.model.resampler import RESAMPLERS
 from panollava.model.text import IMAGE
 from panollava.rundir import Architecture
 
-disable_progress_bar()  # a bar of 50 ms per loaded model says nothing and fills the logs
+disable_progress_bar()  # type: ignore[no-untyped-call]  # a bar of 50 ms per loaded model says nothing and fills the logs
 
 
 @dataclass(frozen=True)

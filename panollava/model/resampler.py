@@ -1,6 +1,6 @@
 """What maps pooled vision features to the width in which the projection reads them. A new one is one class and one line."""
 
-from torch import Tensor, nn
+from torch import nn
 
 
 class MlpResampler(nn.Sequential):
@@ -8,9 +8,6 @@ class MlpResampler(nn.Sequential):
 
     def __init__(self, vision_width: int, width: int) -> None:
         super().__init__(nn.Linear(vision_width, width), nn.LayerNorm(width), nn.GELU(), nn.Linear(width, width))
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return super().forward(tokens)
 
 
 RESAMPLERS = {"mlp": MlpResampler}

@@ -53,7 +53,7 @@ class Prompter:
     def _special(self, token: str) -> int:
         if token not in self.tokenizer.get_vocab():
             raise BadInput(f"language_model: its tokenizer has no {token} token; PanoLLaVA writes ChatML prompts as Qwen's models read them.")
-        return int(self.tokenizer.convert_tokens_to_ids(token))
+        return self.tokenizer.get_vocab()[token]
 
     def _encode(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])

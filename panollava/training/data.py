@@ -141,7 +141,7 @@ def fixed_batches(samples: int, batch_size: int, smallest: int) -> Iterator[list
 
 
 def loader(samples: Samples, collate: Collate, batches: list[list[int]], num_workers: int) -> DataLoader[Any]:
-    return DataLoader(samples, batch_sampler=batches, collate_fn=collate, num_workers=num_workers)  # type: ignore[arg-type]
+    return DataLoader(samples, batch_sampler=batches, collate_fn=collate, num_workers=num_workers)
 
 
 def need_images(csv: Path, split: Split, smallest: int) -> None:

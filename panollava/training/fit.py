@@ -52,8 +52,8 @@ def train_stage(job: StageJob, stop: StopRequest) -> Path:
         best = _Fit(job, stop, events).run()
         events.write(StageEvent(name=job.stage, status="succeeded", best=str(best.relative_to(job.directory))))
         return best
-    except Stopped:
-        events.write(StageEvent(name=job.stage, status="stopped", reason="stop_requested", detail="Stopped on request."))
+    except Stopped as stopped:
+        events.write(StageEvent(name=job.stage, status="stopped", step=stopped.step, reason="stop_requested", detail=str(stopped)))
         raise
     except BaseException as error:
         reason = "bad_input" if isinstance(error, BadInput) else type(error).__name__
@@ -82,9 +82,10 @@ class _Fit:
         samples = data.Samples(train.split, by_row=self.recipe.needs_text)
         plan = data.Plan(len(samples), settings.batch_size, settings.epochs, config.seed, settings.max_steps, drop_last=not self.recipe.needs_text)
         module = StageModule(built, config, self.stage, plan.steps)
+        self.saver = Saver(self.job.directory, self.position, built.architecture, self.events, self.stop, plan.steps_per_epoch)
         self._load(built, module, resumed)
         self._say_what_learns(module, plan)
-        trainer = self._trainer(built, plan)
+        trainer = self._trainer(plan)
         self._fit(trainer, module, plan, samples, train, valid, resumed)
         if self.position.best_file is None:
             raise ValueError("No validation gave a finite val_loss, so there is no best checkpoint.")
@@ -128,6 +129,8 @@ class _Fit:
                 raise BadInput(f"{self.job.resume}: does not fit this run's model: missing {missing[:3]}, unexpected {unexpected[:3]}.")
             module.step = resumed[STATE]["step"]
             self.position.restore(resumed[STATE]["position"])
+            assert self.job.resume is not None
+            self.saver.bring_best(self.job.resume.parent)
             self.events.write(StageEvent(name=self.stage, status="resumed", step=module.step))
             log.info("resumed from %s at step %d", self.job.resume, module.step)
         elif self.job.init_from:
@@ -141,11 +144,10 @@ class _Fit:
 
     # training ---------------------------------------------------------------------
 
-    def _trainer(self, built: Built, plan: data.Plan) -> pl.Trainer:
+    def _trainer(self, plan: data.Plan) -> pl.Trainer:
         for noise in (".*does not have many workers.*", ".*in eval mode at the start.*", ".*LeafSpec.*"):
             warnings.filterwarnings("ignore", message=noise)
         logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-        self.saver = Saver(self.job.directory, self.position, built.architecture, self.events, self.stop, plan.steps_per_epoch)
         wandb = sinks.wandb_sink(self.config, self.stage, self.events)
         recorder = Recorder(self.events, log.info, [wandb] if wandb else [], plan.steps_per_epoch, self.settings.batch_size)
         return pl.Trainer(

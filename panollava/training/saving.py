@@ -68,7 +68,7 @@ class Saver(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         if self.stop and self.resumed:
-            raise Stopped  # nothing has changed since it was resumed
+            raise Stopped(f"Nothing new since step {_ours(pl_module).step}, from which it was resumed.", _ours(pl_module).step)
         if self.stop:
             self._leave(trainer, _ours(pl_module))
 
@@ -97,11 +97,24 @@ class Saver(pl.Callback):
             "cuda_rng": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
         }  # fmt: skip
 
+    def bring_best(self, checkpoints: Path) -> None:
+        """The best checkpoint so far of the training that is resumed belongs to this directory too, where it goes on in another."""
+        name = self.position.best_file
+        if name is None or checkpoints.resolve() == self.checkpoints.resolve():
+            return
+        if not (checkpoints / name).exists():
+            self.position.best_file, self.position.best_loss = None, math.inf
+            return
+        rundir.link_whole(checkpoints / name, self.checkpoints / name)
+        rundir.link_whole(rundir.note_path(checkpoints / name), rundir.note_path(self.checkpoints / name))
+        self._tell(self.checkpoints / name, rundir.read_note(self.checkpoints / name))
+        self._alias(self.checkpoints / name, rundir.BEST, "best")
+
     # files --------------------------------------------------------------------
 
     def _leave(self, trainer: pl.Trainer, module: StageModule) -> None:
-        self.save(trainer, module, f"step={module.step:06d}.ckpt", "step", {})
-        raise Stopped
+        path = self.save(trainer, module, f"step={module.step:06d}.ckpt", "step", {})
+        raise Stopped(f"Saved at step {module.step}: {path.name}.", module.step)
 
     def save(self, trainer: pl.Trainer, module: StageModule, name: str, kind: Kind, metrics: dict[str, float]) -> Path:
         """One checkpoint with its note, whole before anybody can see it under its name; last.ckpt follows it."""

@@ -15,7 +15,11 @@ EXIT_STOPPED = 75
 
 
 class Stopped(Exception):
-    """Raised at a step boundary, after what was reached has been saved."""
+    """Raised where it is safe to leave; says what was saved, which is nothing before the first step."""
+
+    def __init__(self, saved: str = "Nothing was saved: there had been no step yet.", step: int = 0) -> None:
+        super().__init__(saved)
+        self.step = step
 
 
 class StopRequest:

@@ -6,7 +6,7 @@ or still untrained (the bridge, after stage vision). `model_final.safetensors` i
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +20,7 @@ from panollava.model.panollava import PanoLlava
 from panollava.rundir import Architecture
 from panollava.stages import Stage, learned
 
+Value = TypeVar("Value")
 TIED = "language.lm_head.weight"
 """Another name for the embedding in models that tie them; save_model stores it once."""
 
@@ -79,7 +80,7 @@ def _part(name: str) -> str:
     return name.removeprefix("model.").partition(".")[0]
 
 
-def light_state(state: dict[str, Tensor], stage: Stage) -> dict[str, Tensor]:
+def light_state(state: dict[str, Value], stage: Stage) -> dict[str, Value]:
     """Those tensors of a LightningModule that a stage so far has changed."""
     return {name: tensor for name, tensor in state.items() if _part(name) in learned(stage)}
 

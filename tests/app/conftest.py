@@ -20,7 +20,7 @@ from sqlmodel import Session, SQLModel, col, select
 
 from app import db, ingest
 from app.jobs import service as jobs
-from app.models import Attempt, Event, Job, JobStatus, Run, Transition, Worker
+from app.models import Attempt, Event, Job, Run, Transition, Worker
 from app.runs import service as runs
 from app.settings import Settings
 from panollava import events, rundir
@@ -63,7 +63,9 @@ def _private_postgres(programs: Path, home: Path) -> Iterator[str]:
     if user:
         shutil.chown(home, user)
     data = home / "data"
-    subprocess.run([programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8"], user=user, cwd=home, check=True, capture_output=True)
+    subprocess.run(
+        [programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8"], user=user, cwd=home, check=True, capture_output=True
+    )
     options = ["listen_addresses=", f"unix_socket_directories={home}", "fsync=off", "full_page_writes=off"]
     server = subprocess.Popen(
         [programs / "postgres", "-D", data, *(word for option in options for word in ("-c", option))],
@@ -232,3 +234,11 @@ def write_checkpoint(path: Path, step: int, kind: str, metrics: dict[str, float]
     note = CheckpointNote(stage="resampler", created_at=datetime.now(UTC), architecture=ARCHITECTURE, config={}, tensors={}, **facts)
     rundir.write_whole(rundir.note_path(path), note.model_dump_json())
     return CheckpointSaved(path=path.name, **facts)
+
+
+@pytest.fixture
+def checkpoint(house: House) -> Path:
+    """A checkpoint that no run of this database has made."""
+    path = house.root / "elsewhere" / "best.ckpt"
+    write_checkpoint(path, 3, "best", {"val_loss": 0.5})
+    return path

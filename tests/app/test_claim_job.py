@@ -91,4 +91,3 @@ def test_a_claim_that_was_rolled_back_can_be_made_again(house):
         assert attempt.number == 1
         assert session.get_one(Job, attempt.job_id).attempt == 1
         assert session.get_one(Attempt, attempt.id)
-

@@ -2,6 +2,7 @@
 
 import math
 import random
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -78,7 +79,7 @@ def test_packing_loses_no_bit(added):
 def test_every_series_has_a_top_of_one_chunk(count):
     lengths = chunks.lengths(count)
     assert lengths[0] == count and lengths[-1] <= chunks.SIZE
-    assert all(above == -(-below // chunks.FOLD) for below, above in zip(lengths, lengths[1:], strict=False))
+    assert all(above == -(-below // chunks.FOLD) for below, above in pairwise(lengths))
 
 
 # Series
@@ -92,10 +93,10 @@ def test_few_points_come_back_one_by_one(house, session):
     assert len(one(session, job)) == 40
 
 
-@pytest.mark.parametrize("batch", [1, 16, 1000, 40_000])
-def test_however_they_came_the_levels_are_the_same(house, session, batch):
+@pytest.mark.parametrize(("count", "batch"), [(1_100, 1), (20_000, 100), (40_000, 999), (40_000, 40_000)])
+def test_however_they_came_the_levels_are_the_same(house, session, count, batch):
     job, _attempt = house.running(session)
-    added = points(2_100 if batch == 1 else 40_000)
+    added = points(count)
     append(session, job, added, batch=batch)
     rows = session.exec(select(MetricChunk).order_by(MetricChunk.level, MetricChunk.number)).all()
     for level, length in enumerate(chunks.lengths(len(added))):

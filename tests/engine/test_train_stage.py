@@ -75,7 +75,8 @@ def test_every_checkpoint_it_tells_of_is_whole_on_disk(resampler_run: Path) -> N
 def test_a_checkpoint_holds_the_parts_that_were_trained_so_far_and_no_other(vision_run: Path, resampler_run: Path) -> None:
     for run, stage in ((vision_run, Stage.vision), (resampler_run, Stage.resampler)):
         state = read_checkpoint(run / "checkpoints" / "best.ckpt")["state_dict"]
-        assert {name.removeprefix("model.").partition(".")[0] for name in state} == learned(stage) - ({"expander"} if stage is Stage.resampler else set())
+        parts = {name.removeprefix("model.").partition(".")[0] for name in state}
+        assert parts == learned(stage) - ({"expander"} if stage is Stage.resampler else set())
 
 
 def test_the_final_file_alone_gives_identical_answers(config: RunConfig, resampler_run: Path, batch: Batch) -> None:
@@ -86,7 +87,7 @@ def test_the_final_file_alone_gives_identical_answers(config: RunConfig, resampl
         assert float(models[0](batch).total) == float(models[1](batch).total)
 
 
-def test_a_stage_starts_from_a_safetensors_file_as_from_a_checkpoint(config: RunConfig, vision_run: Path, resampler_run: Path, tmp_path: Path) -> None:
+def test_a_stage_starts_from_a_safetensors_file_too(config: RunConfig, vision_run: Path, resampler_run: Path, tmp_path: Path) -> None:
     train(config, Stage.resampler, tmp_path, init_from=vision_run / "model_final.safetensors")
     assert losses(tmp_path) == losses(resampler_run)
 
@@ -119,6 +120,30 @@ def test_a_stage_stopped_between_its_last_step_and_its_validation_is_validated_w
     assert "optimizer_states" in read_checkpoint(best)
 
 
+def test_a_best_checkpoint_of_an_earlier_attempt_stays_the_best_of_the_later_one(config: RunConfig, vision_run: Path, tmp_path: Path) -> None:
+    """A worker resumes in a directory of its own: the best epoch may lie in the one before."""
+    first, second = tmp_path / "attempt-1", tmp_path / "attempt-2"
+    three = config.stages.vision.model_copy(update={"max_steps": None, "epochs": 3, "batch_size": 20, "lr": 1e-3})
+    config = config.model_copy(update={"stages": config.stages.model_copy(update={"vision": three})})
+
+    class InTheThirdEpoch(StopRequest):
+        def __bool__(self) -> bool:
+            return len(losses(first)) >= 5 if (first / events.EVENTS_FILE).exists() else False
+
+    with pytest.raises(Stopped, match="Saved at step 5"):
+        train_stage(StageJob(config, Stage.vision, first), InTheThirdEpoch(first))
+    # As if the third epoch brought nothing better: the earlier best has a loss that cannot be beaten.
+    path = first / "checkpoints" / "last.ckpt"
+    content = read_checkpoint(path)
+    content["panollava"]["position"]["best_loss"] = -1.0
+    torch.save(content, path)
+    note = rundir.read_note(path)
+    rundir.write_whole(rundir.note_path(path), note.model_copy(update={"size": path.stat().st_size, "sha256": rundir.sha256(path)}).model_dump_json())
+    best = train(config, Stage.vision, second, resume=path)
+    assert best.parent == second / "checkpoints"
+    assert rundir.verify(best).sha256 == rundir.read_note(first / "checkpoints" / "best.ckpt").sha256
+
+
 def test_a_request_to_save_now_is_met_at_the_next_step(config: RunConfig, vision_run: Path, tmp_path: Path) -> None:
     (tmp_path / events.SAVE_FILE).touch()
     train(config, Stage.resampler, tmp_path, init_from=vision_run / "checkpoints" / "best.ckpt")
@@ -145,7 +170,7 @@ def test_a_pickle_in_the_place_of_a_checkpoint_is_not_executed(resampler_run: Pa
     bomb = tmp_path / "bomb.ckpt"
     torch.save({"state_dict": Bomb()}, bomb)
     rundir.write_whole(rundir.note_path(bomb), note.model_copy(update={"size": bomb.stat().st_size, "sha256": rundir.sha256(bomb)}).model_dump_json())
-    with pytest.raises(BadInput, match="cannot be read safely|can be read safely"):
+    with pytest.raises(BadInput, match="not a checkpoint that can be read safely"):
         read_checkpoint(bomb)
     assert not (tmp_path / "exploded").exists()
 
@@ -161,7 +186,7 @@ def test_a_vision_checkpoint_may_start_any_bridge(config: RunConfig, vision_run:
     assert train(wider, Stage.resampler, tmp_path, init_from=vision_run / "checkpoints" / "best.ckpt").exists()
 
 
-def test_a_truncated_image_is_named_with_its_row_and_fails_the_stage_before_its_first_step(config: RunConfig, demo_data: Path, tmp_path: Path) -> None:
+def test_a_truncated_image_is_named_and_fails_the_stage_before_step_1(config: RunConfig, demo_data: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(demo_data, data)
     image = next((data / "images").glob("train_*.jpg"))
@@ -186,7 +211,7 @@ def test_an_exception_in_a_step_fails_the_stage_and_is_not_swallowed(config: Run
     assert (last.status, last.reason, last.detail) == ("failed", "RuntimeError", "the step is broken")
 
 
-def test_a_loss_that_stays_infinite_ends_the_run_with_the_reason(config: RunConfig, demo_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_that_stays_infinite_ends_the_run(config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = StageModule.measure
 
     def infinite(self: StageModule, batch: Batch) -> Any:

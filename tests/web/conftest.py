@@ -25,8 +25,13 @@ from app.main import create_app
 from app.models import Attempt, Job, JobStatus, Worker
 from app.serve import Server
 from app.settings import Settings
-from panollava import events
+from panollava import events, rundir
+from panollava.rundir import Architecture, CheckpointNote
 
+ARCHITECTURE = Architecture(
+    vision_model="tiny", vision_type="siglip_vision_model", vision_width=8, vision_layers=1, image_size=32, patch_size=8,
+    language_model="tiny", language_type="qwen2", language_width=8, language_layers=1, resampler="mlp", resampler_width=8, pool=2, views=8,
+)  # fmt: skip
 TABLE = "url,query,annotation\na.jpg,What?,This.\n"
 
 
@@ -39,17 +44,29 @@ def empty_database(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def settings(tmp_path, empty_database) -> Settings:
-    shutil.copy(empty_database, tmp_path / "panollava.db")
-    (tmp_path / "train.csv").write_text(TABLE)
-    return Settings(home=tmp_path, roots=[tmp_path], allowed_hosts=["testserver", "127.0.0.1"], port=0)
+def house(tmp_path, empty_database) -> Iterator["House"]:
+    house = House(settings(tmp_path, empty_database))
+    with house.client:
+        yield house
+
+
+@pytest.fixture(scope="session")
+def quiet_house(tmp_path_factory, empty_database) -> Iterator["House"]:
+    """One for all tests in which nothing ever comes to be."""
+    house = House(settings(tmp_path_factory.mktemp("quiet"), empty_database))
+    with house.client:
+        yield house
+
+
+def settings(home: Path, empty_database: Path) -> Settings:
+    shutil.copy(empty_database, home / "panollava.db")
+    (home / "train.csv").write_text(TABLE)
+    return Settings(home=home, roots=[home], allowed_hosts=["testserver", "127.0.0.1"])
 
 
 @pytest.fixture
-def house(settings) -> Iterator["House"]:
-    house = House(settings)
-    with house.client:
-        yield house
+def serve() -> Any:
+    return serving
 
 
 @pytest.fixture
@@ -76,7 +93,20 @@ class House:
     def submit(self, **config: Any) -> dict[str, Any]:
         """A run on the test's table."""
         values = {"csv_train": self.table, "csv_val": self.table, "stage": "resampler"} | config
-        return self.launch.post("/runs", json={"config": values}).json()
+        answer = self.launch.post("/runs", {"config": values})
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+    def checkpoint(self, name: str, **architecture: Any) -> Path:
+        """A file with a note, whatever it holds."""
+        path = self.settings.home / name
+        path.write_bytes(b"weights")
+        note = CheckpointNote(
+            stage="finetune", kind="best", step=1, epoch=1, sha256="0", size=7, created_at=rundir.now(), config={}, tensors={},
+            architecture=ARCHITECTURE.model_copy(update=architecture),
+        )  # fmt: skip
+        rundir.note_path(path).write_text(note.model_dump_json())
+        return path
 
     # what a worker does
 

@@ -44,16 +44,16 @@ def test_a_route_declares_its_permission_and_one_that_changes_things_more_than_r
         assert max(scopes, key=list(Scope).index) in (Scope.launch, Scope.admin)
 
 
-def test_no_route_answers_without_a_token_but_the_two_health_checks(house):
-    answers = {(method, path): house.client.request(method, filled(path)) for method, path, _scopes in ROUTES}
+def test_no_route_answers_without_a_token_but_the_two_health_checks(quiet_house):
+    answers = {(method, path): quiet_house.client.request(method, filled(path)) for method, path, _scopes in ROUTES}
     assert {path for (_method, path), answer in answers.items() if answer.status_code != 401} == OPEN
     refused = answers["GET", "/api/v1/runs"]
     assert refused.headers["www-authenticate"] == "Bearer"
     assert refused.json()["detail"].startswith("This needs a token")
 
 
-def test_a_route_refuses_a_token_of_too_small_a_scope_before_it_looks_at_anything_else(house):
-    tokens = {Scope.launch: house.read, Scope.admin: house.launch}
+def test_a_route_refuses_a_token_of_too_small_a_scope_before_it_looks_at_anything_else(quiet_house):
+    tokens = {Scope.launch: quiet_house.read, Scope.admin: quiet_house.launch}
     for method, path, scopes in CLOSED:
         needed = max(scopes, key=list(Scope).index)
         if needed in tokens:
@@ -63,17 +63,17 @@ def test_a_route_refuses_a_token_of_too_small_a_scope_before_it_looks_at_anythin
 
 
 @pytest.mark.parametrize("header", ["", "Bearer ", "Bearer pl_wrong", "Basic pl_wrong", "Bearer pl_wrong\u00e9".encode()])
-def test_a_header_that_holds_no_token_of_ours_is_refused(house, header):
-    assert house.client.get("/api/v1/runs", headers={"Authorization": header}).status_code == 401
+def test_a_header_that_holds_no_token_of_ours_is_refused(quiet_house, header):
+    assert quiet_house.client.get("/api/v1/runs", headers={"Authorization": header}).status_code == 401
 
 
-def test_a_host_that_is_not_allowed_is_refused(house):
-    assert house.client.get("/healthz", headers={"Host": "elsewhere.example"}).status_code == 400
+def test_a_host_that_is_not_allowed_is_refused(quiet_house):
+    assert quiet_house.client.get("/healthz", headers={"Host": "elsewhere.example"}).status_code == 400
 
 
-def test_the_health_checks_tell_whether_the_database_answers(house):
-    assert house.client.get("/healthz").json() == {"status": "ok"}
-    assert house.client.get("/readyz").json() == {"status": "ok"}
+def test_the_health_checks_tell_whether_the_database_answers(quiet_house):
+    assert quiet_house.client.get("/healthz").json() == {"status": "ok"}
+    assert quiet_house.client.get("/readyz").json() == {"status": "ok"}
 
 
 def filled(path: str) -> str:

@@ -1,13 +1,11 @@
 """What bad input gets: a problem document that names what is wrong and where, and nothing queued."""
 
-import json
 import logging
 
 import pytest
 from sqlalchemy import text
 
 from app.models import Evaluation, Job, Run
-from panollava import rundir
 
 
 def refused(house, status, answer):
@@ -24,96 +22,84 @@ def launch(house, **config):
     return house.launch.post("/runs", {"config": {"csv_train": house.table, "csv_val": house.table} | config})
 
 
-def test_an_unknown_config_key_is_named(house):
-    problem = refused(house, 422, launch(house, stages={"vision": {"learning_rate": 1}}))
+def test_an_unknown_config_key_is_named(quiet_house):
+    problem = refused(quiet_house, 422, launch(quiet_house, stages={"vision": {"learning_rate": 1}}))
     assert problem["errors"] == [{"field": "stages.vision.learning_rate", "message": "there is no such setting."}]
 
 
-def test_a_negative_batch_size_is_named_with_its_bound(house):
-    problem = refused(house, 422, launch(house, stages={"finetune": {"batch_size": -4}}))
+def test_a_negative_batch_size_is_named_with_its_bound(quiet_house):
+    problem = refused(quiet_house, 422, launch(quiet_house, stages={"finetune": {"batch_size": -4}}))
     assert problem["errors"] == [{"field": "stages.finetune.batch_size", "message": "Input should be greater than or equal to 1 (got -4)."}]
 
 
-def test_two_wrong_fields_are_both_named(house):
-    problem = refused(house, 422, launch(house, fov=-1, seed="x"))
+def test_two_wrong_fields_are_both_named(quiet_house):
+    problem = refused(quiet_house, 422, launch(quiet_house, fov=-1, seed="x"))
     assert [each["field"] for each in problem["errors"]] == ["fov", "seed"]
 
 
-def test_a_missing_csv_is_named(house):
-    missing = str(house.settings.home / "nowhere.csv")
-    assert missing in refused(house, 422, launch(house, csv_train=missing))["detail"]
+def test_a_missing_csv_is_named(quiet_house):
+    missing = str(quiet_house.settings.home / "nowhere.csv")
+    assert missing in refused(quiet_house, 422, launch(quiet_house, csv_train=missing))["detail"]
 
 
-def test_a_csv_without_annotation_is_named_with_its_column(house):
-    bare = house.settings.home / "bare.csv"
+def test_a_csv_without_annotation_is_named_with_its_column(quiet_house):
+    bare = quiet_house.settings.home / "bare.csv"
     bare.write_text("url,query\na.jpg,What?\n")
-    detail = refused(house, 422, launch(house, csv_train=str(bare)))["detail"]
+    detail = refused(quiet_house, 422, launch(quiet_house, csv_train=str(bare)))["detail"]
     assert detail.startswith(f"{bare}:1:annotation: the column is missing")
 
 
-def test_a_csv_outside_the_roots_is_refused_also_behind_a_link(house, tmp_path_factory):
+def test_a_csv_outside_the_roots_is_refused_also_behind_a_link(quiet_house, tmp_path_factory):
     outside = tmp_path_factory.mktemp("outside") / "train.csv"
     outside.write_text("url,query,annotation\na.jpg,What?,This.\n")
-    link = house.settings.home / "link.csv"
+    link = quiet_house.settings.home / "link.csv"
     link.symlink_to(outside)
-    assert str(outside) in refused(house, 403, launch(house, csv_train=str(link)))["detail"]
+    assert str(outside) in refused(quiet_house, 403, launch(quiet_house, csv_train=str(link)))["detail"]
 
 
-def test_a_checkpoint_of_another_architecture_is_named_with_what_differs(house):
-    checkpoint = house.settings.home / "other.ckpt"
-    checkpoint.write_bytes(b"weights")
-    architecture = {
-        "vision_model": "v", "vision_type": "siglip_vision_model", "vision_width": 8, "vision_layers": 1, "image_size": 32, "patch_size": 8,
-        "language_model": "l", "language_type": "qwen2", "language_width": 8, "language_layers": 1,
-        "resampler": "mlp", "resampler_width": 8, "pool": 4, "views": 8,
-    }  # fmt: skip
-    note = {
-        "stage": "resampler", "kind": "best", "step": 1, "epoch": 1.0, "sha256": "0", "size": 7, "created_at": "2026-01-01T00:00:00Z",
-        "architecture": architecture, "config": {}, "tensors": {},
-    }  # fmt: skip
-    rundir.note_path(checkpoint).write_text(json.dumps(note))
-    answer = house.launch.post(
-        "/runs", {"preset": "demo", "config": {"csv_train": house.table, "csv_val": house.table, "stage": "resampler", "init_from": str(checkpoint)}}
-    )
-    detail = refused(house, 422, answer)["detail"]
+def test_a_checkpoint_of_another_architecture_is_named_with_what_differs(quiet_house):
+    checkpoint = quiet_house.checkpoint("other.ckpt", pool=4)
+    config = {"csv_train": quiet_house.table, "csv_val": quiet_house.table, "stage": "resampler", "init_from": str(checkpoint)}
+    answer = quiet_house.launch.post("/runs", {"preset": "demo", "config": config})
+    detail = refused(quiet_house, 422, answer)["detail"]
     assert detail.startswith(f"{checkpoint}: made with another architecture: ") and "pool is 4 there and 2 here" in detail
 
 
-def test_an_unknown_stage_is_named_beside_those_that_exist(house):
-    problem = refused(house, 422, launch(house, stage="polish"))
+def test_an_unknown_stage_is_named_beside_those_that_exist(quiet_house):
+    problem = refused(quiet_house, 422, launch(quiet_house, stage="polish"))
     assert problem["errors"][0]["field"] == "stage"
     assert "no stage is called 'polish'; the stages are vision, resampler, finetune, or all" in problem["detail"]
 
 
-def test_an_unknown_preset_is_named_beside_those_that_exist(house):
-    answer = house.launch.post("/runs", {"preset": "huge"})
-    assert "there is no preset 'huge'; there are demo" in refused(house, 422, answer)["detail"]
+def test_an_unknown_preset_is_named_beside_those_that_exist(quiet_house):
+    answer = quiet_house.launch.post("/runs", {"preset": "huge"})
+    assert "there is no preset 'huge'; there are demo" in refused(quiet_house, 422, answer)["detail"]
 
 
-def test_an_unknown_field_of_the_request_is_named(house):
-    problem = refused(house, 422, house.launch.post("/runs", {"konfig": {}}))
+def test_an_unknown_field_of_the_request_is_named(quiet_house):
+    problem = refused(quiet_house, 422, quiet_house.launch.post("/runs", {"konfig": {}}))
     assert [each["field"] for each in problem["errors"]] == ["konfig"]
 
 
-def test_a_body_that_is_no_json_says_so(house):
-    answer = house.launch.request("POST", "/runs", content=b"{")
-    assert refused(house, 422, answer)["detail"]
+def test_a_body_that_is_no_json_says_so(quiet_house):
+    answer = quiet_house.launch.request("POST", "/runs", content=b"{")
+    assert refused(quiet_house, 422, answer)["detail"]
 
 
 @pytest.mark.parametrize("path", ["", "/stages", "/checkpoints", "/metrics", "/logs", "/events", "/timeline"])
-def test_a_run_that_does_not_exist_is_named(house, path):
-    problem = refused(house, 404, house.read.get(f"/runs/99{path}"))
+def test_a_run_that_does_not_exist_is_named(quiet_house, path):
+    problem = refused(quiet_house, 404, quiet_house.read.get(f"/runs/99{path}"))
     assert (problem["title"], problem["detail"]) == ("Not Found", "There is no run 99.")
 
 
 @pytest.mark.parametrize("verb", ["stop", "save", "resume"])
-def test_a_run_that_does_not_exist_cannot_be_told_anything(house, verb):
-    assert refused(house, 404, house.launch.post(f"/runs/99/{verb}"))["detail"] == "There is no run 99."
+def test_a_run_that_does_not_exist_cannot_be_told_anything(quiet_house, verb):
+    assert refused(quiet_house, 404, quiet_house.launch.post(f"/runs/99/{verb}"))["detail"] == "There is no run 99."
 
 
-def test_a_path_that_does_not_exist_is_a_problem_too(house):
-    refused(house, 404, house.read.get("/nothing"))
-    refused(house, 405, house.launch.delete("/runs"))
+def test_a_path_that_does_not_exist_is_a_problem_too(quiet_house):
+    refused(quiet_house, 404, quiet_house.read.get("/nothing"))
+    refused(quiet_house, 405, quiet_house.launch.delete("/runs"))
 
 
 def test_a_defect_is_found_in_the_log_by_the_number_in_the_answer(house, caplog):

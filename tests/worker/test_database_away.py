@@ -51,14 +51,20 @@ def test_a_claim_that_the_database_refuses_is_an_error_for_the_next_sweep(house)
 def test_a_worker_that_leaves_does_not_wait_for_the_database_and_its_successor_brings_in_the_rest(house):
     job_id = house.submit("slow", steps=1000)
     leaver = house.work()
-    failed = []
-    thread = threading.Thread(target=lambda: failed.append(pytest.raises(AWAY, leaver.take)))
+    raised = []
+
+    def take():
+        with pytest.raises(AWAY) as error:
+            leaver.take()
+        raised.append(error)
+
+    thread = threading.Thread(target=take)
     thread.start()
     house.until(lambda: house.checkpoints(job_id), "a checkpoint is there")
     with locked(house):
         leaver.leaving.set()
         thread.join(20)
-    assert failed and house.job(job_id).status == "running"
+    assert raised and house.job(job_id).status == "running"
     house.work().take()
     assert house.states(job_id) == ["queued", "starting", "running", "lost", "queued", "starting", "running", "succeeded"]
     assert house.attempts(job_id)[1].resumed_step == house.written_points(job_id)[-1][0]

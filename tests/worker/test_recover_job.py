@@ -28,7 +28,7 @@ def dead_worker(house):
         threading.Thread(target=child._process.wait, daemon=True).start()  # init would reap it
         with house.sessions.writing.begin() as session:
             session.exec(select(Worker).where(Worker.name == "dead")).one().sqlmodel_update({"pid_started": 1.0} | row)
-        house.until(lambda: (house.directory(job_id) / EVENTS_FILE).exists(), "the trainer has begun")
+        house.until((house.directory(job_id) / EVENTS_FILE).exists, "the trainer has begun")
         return job_id
 
     return begin
@@ -43,7 +43,7 @@ def age(house, job_id: int, seconds: float) -> None:
 def test_a_trainer_that_outlived_its_worker_is_stopped_and_the_next_attempt_continues_where_it_saved(house, dead_worker):
     job_id = dead_worker("slow", steps=100)
     (trainer,) = house.trainers()
-    house.until(lambda: (house.directory(job_id) / "checkpoints" / "step=000010.ckpt").exists(), "a checkpoint is on disk")
+    house.until((house.directory(job_id) / "checkpoints" / "step=000010.ckpt").exists, "a checkpoint is on disk")
     work = house.work()
     work.recovery.others()
     assert not trainer.alive
