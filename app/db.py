@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, func, insert, s
 from sqlalchemy.orm import SessionTransaction, sessionmaker
 from sqlmodel import Session
 
+import migrations
 from app.models import Event
 from panollava.events import jsonable
 
@@ -40,8 +41,6 @@ def session_factory(engine: Engine, *, read_only: bool = False) -> sessionmaker[
 
 def migrate(url: str) -> None:
     """Bring the tables up to this version. Any number of processes may do it at once."""
-    import migrations
-
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__ or "").parent))
     config.attributes["url"] = url

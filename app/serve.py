@@ -24,9 +24,9 @@ class Server(uvicorn.Server):
 
 def run(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM. The embedded broker ends with whoever started it first, this or a worker of the same home."""
-    db.migrate(settings.database_url)
     # uvicorn passes the signal on when it has stopped: as an exception it still lets the broker be stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    db.migrate(settings.database_url)
     with broker.embedded(settings.home, settings.broker_url) as bell, contextlib.suppress(KeyboardInterrupt):
         app = create_app(settings.model_copy(update={"broker_url": bell.url}))
         Server(uvicorn.Config(app, host=settings.host, port=settings.port)).run()

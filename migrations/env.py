@@ -1,8 +1,10 @@
 """How Alembic reaches the database. `app.db.migrate` names its URL; when `alembic` itself is started, the settings do."""
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from alembic import context
+from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import Enum, NullPool, create_engine, event, text
 from sqlmodel import AutoString, SQLModel
 
@@ -14,7 +16,7 @@ PATIENCE = 60_000
 """Milliseconds to wait for another process that migrates the same SQLite file."""
 
 
-def render(kind: str, item: object, _context: object) -> str | bool:
+def render(kind: str, item: Any, _context: AutogenContext) -> str | Literal[False]:
     """Migrations speak of plain columns, not of the models of their day."""
     match kind, item:
         case "type", UtcDateTime():
@@ -31,6 +33,7 @@ def migrate(url: str) -> None:
     engine = create_engine(url, poolclass=NullPool)
     sqlite = engine.dialect.name == "sqlite"
     if sqlite:
+        Path(engine.url.database or "").parent.mkdir(parents=True, exist_ok=True)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     with engine.begin() as connection:

@@ -13,6 +13,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,15 @@ from panollava.data.panoshapes import Question, Scene
 from panollava.metrics import grounding
 from panollava.metrics.captions import Prediction
 from panollava.model.panollava import PanoLlava
-from panollava.model.text import END, IMAGE, LOOK, LOOKED, TURN, Prompter
+from panollava.model.text import END, IGNORE, IMAGE, LOOK, LOOKED, TURN, Encoded, Prompter
 
 VIEWS, FOV, SIZE, PATCH, POOL = 8, 90.0, 32, 8, 2
 GRID = SIZE // PATCH // POOL  # pooled cells per side of a view
 TOKENS = VIEWS * GRID * GRID
 WIDTH, VISION_WIDTH = 128, 96
 TEXT = 64
+SCENES, QUESTIONS = 20, 8
+"""Scenes of a language model's step, and questions about each."""
 FIGURES = {"colour": list(shapes.COLOURS), "shape": list(shapes.SHAPES), "direction": list(shapes.DIRECTIONS)}
 NAMES = [(colour, shape) for colour in shapes.COLOURS for shape in shapes.SHAPES]
 
@@ -83,7 +86,7 @@ def make_language(tokenizer: Any) -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM(
         Qwen2Config(
             vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=2 * WIDTH,
-            num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
+            num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=4,
             tie_word_embeddings=True, max_position_embeddings=1024, bos_token_id=None, eos_token_id=end, pad_token_id=tokenizer.pad_token_id,
         )
     )  # fmt: skip
@@ -165,12 +168,14 @@ def train_language(out: Path, seed: int, steps: int, gate: float, device: str) -
     log(parameters=sum(p.numel() for p in language.parameters()), vocabulary=len(tokenizer))
     losses: list[float] = []
     for step in range(1, steps + 1):
-        scenes = [shapes.sample_scene(rng, p_object=rng.uniform(0.6, 0.9), p_seam=0.3) for _ in range(32)]
-        asked = [(i, draw_question(scene, rng)) for i, scene in enumerate(scenes) for _ in range(4)]
-        tokens = prefix(scenes, rng, 0.3 * min(1, step / (0.5 * steps)))[torch.tensor([i for i, _ in asked], device=device)]
-        ids, mask, labels = (t.to(device) for t in prompter.collate([exchange(q.query, q.references[rng.integers(3)]) for _, q in asked]))
-        output = language.model(inputs_embeds=shell.embed(ids, tokens), attention_mask=mask, output_hidden_states=True)
-        kept = labels[:, 1:] != -100
+        scenes = [shapes.sample_scene(rng, p_object=rng.uniform(0.6, 0.9), p_seam=0.3) for _ in range(SCENES)]
+        asked = [[shapes.random_question(scene, rng) for _ in range(QUESTIONS)] for scene in scenes]
+        pack = Pack.of(prompter, [[exchange(each.query, each.references[rng.integers(3)]) for each in row] for row in asked])
+        ids, labels, positions, bias = (t.to(device) for t in (pack.ids, pack.labels, pack.positions, pack.bias))
+        inputs = shell.embed(ids, prefix(scenes, rng, 0.3 * min(1, step / (0.5 * steps))))
+        mask = bias.expand(len(ids), 1, -1, -1)
+        output = language.model(inputs_embeds=inputs, attention_mask=mask, position_ids=positions.expand_as(ids), output_hidden_states=True)
+        kept = labels[:, 1:] != IGNORE
         loss = F.cross_entropy(language.lm_head(output.last_hidden_state[:, :-1][kept]), labels[:, 1:][kept])
         # Telling the place of a thing is learned late and by luck unless image tokens know their own place early: a throw-away
         # head asks the first layer which view each of them belongs to.
@@ -195,12 +200,31 @@ def train_language(out: Path, seed: int, steps: int, gate: float, device: str) -
         raise SystemExit(f"The gate of {gate} was not reached: {figures}")
 
 
-def draw_question(scene: Scene, rng: np.random.Generator) -> Question:
-    """Half of the questions ask where: finding by content and telling the place is learned last, and suddenly."""
-    kind = rng.random()
-    if kind < 0.5:
-        return shapes.where(scene[rng.integers(len(scene))], rng)
-    return shapes.what(scene, int(rng.integers(4)), rng) if kind < 0.8 else shapes.overview(scene, rng)
+@dataclass(frozen=True)
+class Pack:
+    """Several questions behind one prefix, none of which sees another: what they cost apart, at half the price."""
+
+    ids: Tensor  # [B, T]: the head, then QUESTIONS parts of equal width
+    labels: Tensor  # [B, T]
+    positions: Tensor  # [T], each part counts on from the head
+    bias: Tensor  # [T, T] added to attention scores: 0 where a token may look, else -inf
+
+    @classmethod
+    def of(cls, prompter: Prompter, exchanges: Sequence[Sequence[Encoded]]) -> "Pack":
+        head, width = len(prompter.head), max(len(each.ids) for row in exchanges for each in row) - len(prompter.head)
+        ids = torch.full((len(exchanges), head + QUESTIONS * width), prompter.pad)
+        labels = torch.full_like(ids, IGNORE)
+        ids[:, :head] = torch.tensor(prompter.head)
+        for row, questions in enumerate(exchanges):
+            for number, each in enumerate(questions):
+                start, length = head + number * width, len(each.ids) - head
+                ids[row, start : start + length] = torch.tensor(each.ids[head:])
+                labels[row, start : start + length] = torch.tensor(each.labels[head:])
+        positions = torch.cat([torch.arange(head), torch.arange(head, head + width).repeat(QUESTIONS)])
+        part = torch.cat([torch.zeros(head, dtype=torch.long), torch.arange(1, QUESTIONS + 1).repeat_interleave(width)])
+        before = torch.ones(len(part), len(part)).tril().bool()
+        sees = before & ((part[:, None] == part) | (part == 0))
+        return cls(ids, labels, positions, torch.zeros(sees.shape).masked_fill(~sees, -torch.inf))
 
 
 @torch.no_grad()

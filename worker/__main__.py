@@ -3,15 +3,14 @@
 import argparse
 import logging
 import os
-import shutil
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from threading import Event, Thread
 
 from app import broker, db, doorbell
+from app.devices import all_devices
 from app.settings import get_settings
 from worker import celery_app, roster
 from worker.follow import AWAY, HEARTBEAT_SECONDS, Sessions, patiently
@@ -101,15 +100,6 @@ def _devices(text: str) -> list[str]:
     if devices != ["cpu"] and (not all(part.isdigit() for part in devices) or len(set(devices)) < len(devices)):
         raise argparse.ArgumentTypeError(f"{text!r} is neither cpu nor different CUDA devices such as 0,1")
     return devices
-
-
-def all_devices() -> list[str]:
-    """The machine's CUDA devices by index, else its CPU. Asks the driver: torch would take seconds and a gigabyte."""
-    if driver := shutil.which("nvidia-smi"):
-        asked = subprocess.run([driver, "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, check=False)
-        if asked.returncode == 0 and asked.stdout.strip():
-            return asked.stdout.split()
-    return ["cpu"]
 
 
 if __name__ == "__main__":

@@ -63,6 +63,7 @@ class Hub:
         self._redis_url = broker_url if broker_url and broker.is_redis(broker_url) else None
         self._ring: deque[Frame] = deque(maxlen=RING)
         self._floor = self._head = 0  # the ring holds every event above floor, up to head
+        self._begun = asyncio.Event()  # head is known
         self._bell = asyncio.Event()  # something may be in the database
         self._news = asyncio.Event()  # something is in the ring; replaced at each delivery
         self._closed = False
@@ -72,6 +73,7 @@ class Hub:
         listening = asyncio.create_task(self._listen())
         try:
             self._head = self._floor = await self._ask(events.latest)
+            self._begun.set()
             while not self._closed:
                 self._bell.clear()
                 fresh = await self._ask(_after, self._head)
@@ -87,6 +89,7 @@ class Hub:
     def close(self) -> None:
         """End all streams. Their browsers come back, to whoever serves then, with the last id they saw."""
         self._closed = True
+        self._begun.set()
         self._bell.set()
         self._wake()
 
@@ -107,6 +110,7 @@ class Hub:
                     await news.wait()
 
     async def _start(self, last_id: int | None) -> tuple[int, bool]:
+        await self._begun.wait()
         if last_id is None:
             return self._head, True
         if self._floor <= last_id <= self._head:

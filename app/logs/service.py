@@ -55,7 +55,7 @@ def read(session: Session, job: Job, attempt: int | None = None, offset: int = 0
     if found:
         data = data[start - found[0].offset :][:limit]
     if start + len(data) < end:
-        data = _whole_characters(data)
+        data = _whole_characters(data) or data
     return Part(number, start, start + len(data), end, data.decode(errors="replace"))
 
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-SIZE = 1024
+SIZE = 512
+"""Small chunks are cheap to append to, large ones to read; of 256, 512 and 1024 this one was fastest at both together."""
 FOLD = 16
 POINT = np.dtype([("step", "<i8"), ("t", "<f8"), ("value", "<f8")])
 BUCKET = np.dtype(

@@ -148,7 +148,7 @@ class Window:
         limits = [(self.start, col(last).__ge__), (self.end, col(first).__le__), (self.cut, col(MetricChunk.first_step).__le__)]
         return [holds(limit) for limit, holds in limits if math.isfinite(limit)]
 
-    def slice(self, rows: Rows) -> slice:
+    def part(self, rows: Rows) -> slice:
         """Where the buckets lie that have some of it; the rows around it stay out."""
         first, last = ("first_step", "last_step") if self.axis == "step" else ("first_t", "last_t")
         inside = np.flatnonzero((rows[last] >= self.start) & (rows[first] <= self.end) & (rows["first_step"] <= self.cut))
@@ -172,7 +172,7 @@ def _level(session: Session, series: MetricSeries, level: int, window: Window) -
     if not found:
         return np.empty(0, chunks.BUCKET)
     rows = np.concatenate([chunks.buckets(chunks.unpack(each.data, level)) for each in found])
-    part = window.slice(rows)
+    part = window.part(rows)
     return _until(session, series, level, found[0].number * SIZE + part.start, rows[part], window.cut)
 
 

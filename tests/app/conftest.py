@@ -118,7 +118,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 def empty_url(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     """A database without a table."""
     if kind == "sqlite":
-        yield f"sqlite:///{tmp_path / 'empty.db'}"
+        yield f"sqlite:///{tmp_path / 'new' / 'home' / 'empty.db'}"
     else:
         with _database(request.getfixturevalue("postgres_url")) as url:
             yield url
