@@ -55,6 +55,7 @@ def log(session: Session, job: Job, attempt: Attempt, data: bytes) -> bool:
 
 def _owns(session: Session, job: Job, attempt: Attempt) -> bool:
     """Whether the attempt may write. Nobody can take the job from it before this transaction ends."""
+    session.flush()  # a refresh forgets what was set and not yet sent, such as the progress of the same round
     session.refresh(job, with_for_update=True)
     return job.attempt == attempt.number and job.status in ACTIVE
 

@@ -92,8 +92,8 @@ def last_lines(log: Path, count: int = LAST_LINES) -> str:
 
 
 def _environment(home: Path, roots: Sequence[Path], port: int) -> dict[str, str]:
-    """Ours, with the settings of this house in place of any other's."""
-    others = {name: value for name, value in os.environ.items() if not name.startswith("PANOLLAVA_")}
+    """Ours, with the settings of this house in place of any other's. Models as small as the demo's are slower on several contended threads."""
+    others = {"OMP_NUM_THREADS": "1"} | {name: value for name, value in os.environ.items() if not name.startswith("PANOLLAVA_")}
     settings = {"HOME": home, "ROOTS": os.pathsep.join(map(str, roots)), "PORT": port}
     return others | {f"PANOLLAVA_{name}": str(value) for name, value in settings.items()}
 

@@ -11,6 +11,7 @@ from threading import Event, Thread
 
 from app import broker, db, doorbell
 from app.devices import all_devices
+from app.events import service as events
 from app.settings import get_settings
 from worker import celery_app, roster
 from worker.follow import AWAY, HEARTBEAT_SECONDS, Sessions, patiently
@@ -19,6 +20,9 @@ from worker.work import TRAINER, Work
 
 SWEEP_SECONDS = 10.0
 """How long a job waits at most when its doorbell was lost."""
+
+PRUNE_SECONDS = 600.0
+"""How often events that no stream will be asked for any more are forgotten."""
 
 log = logging.getLogger("worker")
 
@@ -53,12 +57,18 @@ def _work(work: Work) -> int:
     patiently(work.recovery.others, work.leaving)  # before the first claim: an orphan may still hold our devices
     _every(SWEEP_SECONDS, work.recovery.others, work.leaving)
     _every(SWEEP_SECONDS, work.take, work.leaving)
+    _every(PRUNE_SECONDS, lambda: _prune(work), work.leaving)
     app = celery_app.build(work.broker_url, work.take)
     try:
         return celery_app.run(app, work.member.name, doorbell.queue(len(work.member.devices)), work.leaving)
     finally:
         work.leaving.set()
         work.wait()
+
+
+def _prune(work: Work) -> None:
+    with work.sessions.writing.begin() as session:
+        events.prune(session)
 
 
 def _beat(work: Work) -> None:

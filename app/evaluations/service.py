@@ -13,20 +13,19 @@ from app.errors import Conflict, Invalid, NotFound
 from app.i18n import _
 from app.jobs.states import enqueue
 from app.models import Checkpoint, Evaluation, Job, JobKind
-from app.paths import allowed, free_directory
+from app.paths import allowed, check_images, free_directory
 from app.requests import digest, requested
 from app.settings import Settings
 from panollava import rundir
 from panollava.config import EvaluateConfig
 from panollava.data.table import read_table
 from panollava.errors import BadInput
-from panollava.metrics import captions, grounding
+from panollava.metrics import captions
 from panollava.metrics import compare as comparison
 from panollava.metrics.captions import Condition, Prediction
 from panollava.metrics.compare import Comparison
-from panollava.metrics.grounding import Figures
 
-PREDICTIONS, METRICS, GROUNDING = "predictions.jsonl", "metrics.json", "grounding.json"
+PREDICTIONS, METRICS = "predictions.jsonl", "metrics.json"
 
 
 def create(
@@ -63,7 +62,7 @@ def _resolve(config: EvaluateConfig, settings: Settings) -> EvaluateConfig:
     paths = {field: str(allowed(settings, field, value)) for field, value in named.items() if value}
     config = config.model_copy(update=paths | {"output_dir": None})
     rundir.read_note(Path(config.checkpoint))
-    read_table(Path(config.csv))
+    check_images(settings, read_table(Path(config.csv)), Path(config.csv), config.image_root)
     return config
 
 
@@ -141,17 +140,12 @@ def compare(session: Session, ids: Sequence[int], base: int | None = None) -> Co
     if base is not None and base not in ids:
         raise Invalid(_("base: evaluation {id} is not among those compared.").format(id=base))
     answers = [(each.name, captions.read_predictions(_directory(each) / PREDICTIONS)) for each in evaluations]
-    figures = _figures(evaluations[0]) if evaluations else None
-    return comparison.compare(answers, 0 if base is None else ids.index(base), figures)
+    first = 0 if base is None else ids.index(base)
+    figures = (evaluations[first].metrics or {}).get("figures") if evaluations else None
+    return comparison.compare(answers, first, figures)
 
 
 def _directory(evaluation: Evaluation) -> Path:
     if evaluation.directory is None:
         raise Conflict(_("Evaluation {id} has no predictions yet.").format(id=evaluation.id))
     return Path(evaluation.directory)
-
-
-def _figures(evaluation: Evaluation) -> Figures | None:
-    """What the dataset lets be checked, beside its tables; None where it has no ground truth."""
-    path = Path(evaluation.config["csv"]).with_name(GROUNDING)
-    return grounding.read_grounding(path).figures if path.exists() else None

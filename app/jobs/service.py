@@ -3,8 +3,7 @@
 Every verb works in the caller's transaction and changes a status only by `move`.
 """
 
-from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from app import db
 from app.checkpoints import service as checkpoints
 from app.errors import Conflict, NotFound
 from app.i18n import _
-from app.jobs.states import PATIENCE, enqueue, is_lost, move, move_on
+from app.jobs.states import enqueue, is_lost, move, move_on
 from app.jobs.waiting import why_waiting
 from app.models import ACTIVE, ENDED, Attempt, Checkpoint, Job, JobStatus, Worker
 
@@ -71,22 +70,10 @@ def heartbeat(session: Session, job_id: int, attempt: int, progress: Mapping[str
     return session.exec(update(Job).where(*mine).values(**values)).rowcount == 1
 
 
-def wants_stop(session: Session, job_id: int) -> bool:
-    """Whether somebody has asked for the end of this active job."""
-    return session.exec(select(Job.status).where(Job.id == job_id)).one() is JobStatus.stopping
-
-
 def take_save(session: Session, job_id: int, attempt: int) -> bool:
     """Whether somebody has asked for a checkpoint since this was last called."""
     asked = (col(Job.id) == job_id, col(Job.attempt) == attempt, col(Job.save_requested_at).is_not(None))
     return session.exec(update(Job).where(*asked).values(save_requested_at=None)).rowcount == 1
-
-
-def find_lost(session: Session, patience: timedelta = PATIENCE) -> Sequence[Job]:
-    """Active jobs of which nothing was heard for `patience`. None of them can move before this transaction ends, so it may `lose` them."""
-    silent = col(Job.heartbeat_at) < db.now(session) - patience
-    query = select(Job).where(col(Job.status).in_(ACTIVE), silent).with_for_update(skip_locked=True)
-    return session.exec(query.execution_options(populate_existing=True)).all()
 
 
 def lose(session: Session, job: Job, actor: str, reason: str = "worker_lost") -> bool:

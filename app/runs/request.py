@@ -6,7 +6,7 @@ from typing import Any
 
 from app.errors import Invalid
 from app.i18n import _
-from app.paths import allowed
+from app.paths import allowed, check_images
 from app.settings import Settings
 from panollava import architecture, rundir
 from panollava.config import CONFIG_FILE, RunConfig, from_file, merge, parse
@@ -38,7 +38,7 @@ def resolve(config: RunConfig, settings: Settings) -> RunConfig:
     tables = {field: str(allowed(settings, field, str(path))) for field, path in splits.items()}
     config = config.model_copy(update=paths | models | tables)
     for field in tables:
-        _check_table(Path(getattr(config, field)), config)
+        _check_table(settings, Path(getattr(config, field)), config)
     if config.init_from:
         _check_start(Path(config.init_from), config)
     return config
@@ -58,11 +58,12 @@ def _model(settings: Settings, field: str, value: str) -> str:
     return str(path)
 
 
-def _check_table(path: Path, config: RunConfig) -> None:
+def _check_table(settings: Settings, path: Path, config: RunConfig) -> None:
     """Rows may be bad as far as `max_bad_frac` allows, which the trainer judges together with the images; the columns may not."""
     rows, problems = scan(path, need_annotation=any(RECIPES[stage].needs_text for stage in config.stage))
     if problems and (not rows or config.max_bad_frac == 0):
         raise BadInput(listed([problem.at(path) for problem in problems]))
+    check_images(settings, rows, path, config.image_root)
 
 
 def _check_start(checkpoint: Path, config: RunConfig) -> None:

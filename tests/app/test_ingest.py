@@ -177,3 +177,15 @@ def test_a_fenced_attempt_writes_nothing(house, session):
     assert values(session, job) == [] and session.exec(select(Checkpoint)).all() == []
     assert (attempt.event_offset, attempt.log_offset) == (before, 0)
     assert house.told(session, "metric") == house.told(session, "log") == []
+
+
+def test_progress_and_log_of_one_round_are_both_kept(house, session):
+    job, attempt = house.running(session)
+    job_id = job.id
+    session.commit()
+    with house.writing.begin() as one:
+        job, attempt = one.get_one(Job, job_id, with_for_update=True), one.get_one(Attempt, attempt.id)
+        assert ingest.events(one, job, attempt, encode(step(2)) + encode(Progress(done=2, total=2, unit="steps")))
+        assert ingest.log(one, job, attempt, b"done\n")
+    with house.writing.begin() as after:
+        assert after.get_one(Job, job_id).progress["done"] == 2

@@ -17,9 +17,8 @@ def test_a_queued_run_is_stopped_at_once(house, session):
 
 def test_a_running_stage_is_asked_to_save_and_stop(house, session):
     job, _attempt = house.running(session)
-    assert not jobs.wants_stop(session, job.id)
     runs.stop(session, runs.get(session, job.run_id), "ann")
-    assert jobs.wants_stop(session, job.id)
+    assert job.status is JobStatus.stopping
     finish(session, job.id, 1, JobStatus.stopped, actor="one", reason="stopped", exit_code=75)
     assert house.states(session, job) == ["queued", "starting", "running", "stopping", "stopped"]
     assert job.reason == "stopped"
