@@ -354,7 +354,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     if args.what == "language":
-        train_language(args.out, args.seed, args.steps or 2500, args.gate, args.device)
+        train_language(args.out, args.seed, args.steps or 3500, args.gate, args.device)
     else:
         train_vision(args.out, args.seed, args.steps or 3500, args.gate, args.device)
 

@@ -48,7 +48,7 @@ def train_stage(job: StageJob, stop: StopRequest) -> Path:
     events = EventWriter(job.directory / EVENTS_FILE)
     rundir.write_whole(job.directory / "config.json", job.config.model_dump_json(indent=1))
     try:
-        events.write(StageEvent(name=job.stage, status="started"))
+        events.write(_beginning(job))
         best = _Fit(job, stop, events).run()
         events.write(StageEvent(name=job.stage, status="succeeded", best=str(best.relative_to(job.directory))))
         return best
@@ -61,6 +61,13 @@ def train_stage(job: StageJob, stop: StopRequest) -> Path:
         raise
     finally:
         events.close()
+
+
+def _beginning(job: StageJob) -> StageEvent:
+    """The first word, said at once: a chart cuts an earlier attempt at the step it names."""
+    if job.resume is None:
+        return StageEvent(name=job.stage, status="started")
+    return StageEvent(name=job.stage, status="resumed", step=rundir.read_note(job.resume).step)
 
 
 class _Fit:
@@ -131,7 +138,6 @@ class _Fit:
             self.position.restore(resumed[STATE]["position"])
             assert self.job.resume is not None
             self.saver.bring_best(self.job.resume.parent)
-            self.events.write(StageEvent(name=self.stage, status="resumed", step=module.step))
             log.info("resumed from %s at step %d", self.job.resume, module.step)
         elif self.job.init_from:
             log.info("weights from %s: %s", self.job.init_from, load_weights(built.model, self.job.init_from, describe(self.job.init_from)[1]))
