@@ -18,7 +18,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev,wandb]'
 	@touch $@
 
-run: setup ## Server and one worker on this machine; ARGS for the server
+run: setup ## Server on this machine; `panollava worker` beside it does the work
 	$(BIN)/panollava server $(ARGS)
 
 demo: setup ## The whole chain on demo data; ARGS=--headless stops when it is done

@@ -141,8 +141,12 @@ def evaluate(*, config: ConfigFile = None, **flags: Any) -> None:
         request = configs.validated(EvaluateConfig, values | given)
         _log_to_console()
         from panollava.evaluation.evaluate import evaluate
+        from panollava.metrics.report import read_report
+        from panollava.metrics.table import report_rows
 
-        print(evaluate(request))
+        directory = evaluate(request)
+        print_table(report_rows(read_report(directory)))
+        print(directory)
 
 
 @app.command()

@@ -1,8 +1,10 @@
-"""A comparison as rows of text, the same on the command line and in the browser. Markup and widths are the renderer's."""
+"""Evaluations as rows of text, the same on the command line and in the browser. Markup and widths are the renderer's."""
 
 from collections.abc import Iterable, Sequence
 
+from panollava.metrics.captions import METRICS
 from panollava.metrics.compare import Compared, Comparison, Measure
+from panollava.metrics.report import Scores
 
 MISSING = "-"
 
@@ -17,6 +19,17 @@ def rows(comparison: Comparison) -> list[list[str]]:
         *(_score_row(name, base.grounding[name], [each.grounding[name] for each in others]) for name in base.grounding),
     ]
     return [header, *scores, _duel_row(others), *_control_rows(base, others)]
+
+
+def report_rows(scores: Scores) -> list[list[str]]:
+    """One evaluation by itself: the header, then a row per score with a column per condition."""
+    conditions = list(scores.captions)
+    first = scores.captions[conditions[0]]
+    lines = [[name, str(first.groups), *(_number(getattr(scores.captions[each], name)) for each in conditions)] for name in METRICS]
+    for figure, score in scores.grounding.get(conditions[0], {}).items():
+        values = [scores.grounding[each][figure].accuracy for each in conditions]
+        lines.append([figure, str(score.n), *(MISSING if value is None else _number(value) for value in values)])
+    return [["", "n", *conditions], *lines]
 
 
 def _score_row(name: str, base: Measure, others: Iterable[Measure]) -> list[str]:

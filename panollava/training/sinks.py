@@ -16,9 +16,8 @@ def wandb_sink(config: RunConfig, stage: Stage, events: EventWriter) -> Callable
     except ImportError:
         events.write(Note(level="warning", text="wandb_project is set, but wandb is not installed: pip install 'panollava[wandb]'."))
         return None
-    settings = wandb.setup().settings
-    if settings.mode not in ("offline", "shared") and not wandb.api.api_key:
+    if wandb.setup().settings.mode == "online" and not wandb.login(prompt=False):
         events.write(Note(level="warning", text="wandb_project is set, but there is no login: run `wandb login`, or set WANDB_MODE=offline."))
         return None
-    run = wandb.init(project=config.wandb_project, name=f"{config.name}_{stage}", config=config.model_dump(mode="json"))
+    run = wandb.init(project=config.wandb_project, name=f"{config.name}_{stage}", config=config.model_dump(mode="json"), reinit="finish_previous")
     return lambda step, values: run.log(values, step=step)

@@ -92,6 +92,8 @@ def test_evaluate_compare_and_generate_work_on_its_checkpoints(chain: Path, demo
         words = ["--checkpoint", f"runs/vlm_{stage}/checkpoints/best.ckpt", "--csv", csv, "--output-dir", f"evals/{stage}"]
         done = run("evaluate", *words, "--controls", "blank,rolled", "--limit", "3", "--max-new-tokens", "8", cwd=chain)
         assert done.returncode == 0, done.stderr
+        assert "bleu_4" in done.stdout
+        assert "direction" in done.stdout
     metrics = json.loads((chain / "evals" / "finetune" / "metrics.json").read_text())
     predictions = [json.loads(line) for line in (chain / "evals" / "finetune" / "predictions.jsonl").read_text().splitlines()]
     shown = [each for each in predictions if each["condition"] == "image"]
