@@ -9,6 +9,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -115,7 +116,7 @@ def resolve(config: Path | None, preset: str | None, settings: list[str], flags:
     if preset is not None:
         if preset not in PRESETS:
             raise BadInput(f"--preset: there is no preset {preset!r}; there are {', '.join(PRESETS)}.")
-        values = configs.merge(values, PRESETS[preset])
+        values = configs.merge(values, deepcopy(PRESETS[preset]))
     given = {name: value for name, value in flags.items() if value is not None}
     values = configs.merge(values, {name: value for name, value in given.items() if name in RunConfig.model_fields})
     for stage in configs.parse(values).stage:
@@ -131,7 +132,7 @@ def resolve(config: Path | None, preset: str | None, settings: list[str], flags:
 
 @app.command()
 @with_flags((EvaluateConfig, set(), True))
-def evaluate(*, config: ConfigFile = None, **flags: Any) -> None:
+def evaluate(*, config: Annotated[Path | None, typer.Option(help="TOML or JSON file with these settings.")] = None, **flags: Any) -> None:
     """Answer a CSV's questions with a checkpoint: predictions.jsonl first, metrics.json after."""
     with exit_codes():
         values = configs.from_file(config) if config else {}

@@ -4,6 +4,7 @@ Torch-free. A file's `[vision]`, `[resampler]` and `[finetune]` tables are the s
 plain fields, because a TOML file cannot have both `resampler = "mlp"` and a table `[resampler]` at its top.
 """
 
+import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -115,7 +116,7 @@ class RunConfig(BaseModel):
     def views(self) -> int:
         """Views in the closed ring: the smallest count whose overlap is at least the one asked for."""
         stride = self.fov * (1 - self.overlap)
-        return max(1, -int(-360 // stride))
+        return max(1, math.ceil(round(360 / stride, 9)))  # 360 / (90 * (1 - 0.8)) is 20.000000000000004
 
     def csv(self, split: Literal["train", "valid"]) -> Path:
         """The CSV file of a split: its own field, else `data_dir`, else the default directory."""
@@ -217,5 +218,5 @@ class EvaluateConfig(BaseModel):
     controls: tuple[Control, ...] = Field(
         (), description="Also ask with a grey image, another panorama's, one rolled by 90 degrees, or an untrained resampler."
     )
-    seed: int = Field(0, ge=0, description="Seed of the untrained resampler and of the bootstrap.")
+    seed: int = Field(0, ge=0, description="Seed of the untrained resampler.")
     output_dir: str | None = Field(None, description="Where predictions.jsonl and metrics.json go; beside the checkpoint if not set.")

@@ -131,7 +131,10 @@ class EventWriter:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def write(self, event: Event) -> None:
-        os.write(self._file, encode(event))
+        line = encode(event)
+        written = os.write(self._file, line)
+        if written < len(line):
+            os.write(self._file, line[written:])  # raises what is in the way: a full disk
 
     def close(self) -> None:
         os.close(self._file)

@@ -18,5 +18,5 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
     },
 }
-"""`demo` trains tiny models on PanoShapes in minutes. Its learning rates are its own: they are 20 to 200 times the defaults, which are
+"""`demo` trains tiny models on PanoShapes in minutes. Its learning rates are its own: they are 10 to 200 times the defaults, which are
 meant for full-size pretrained models and would leave these at chance."""

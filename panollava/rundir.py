@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -119,6 +120,19 @@ def verify(checkpoint: Path) -> CheckpointNote:
     if size != note.size or sha256(checkpoint) != note.sha256:
         raise BadInput(f"{checkpoint}: damaged: {size:,} bytes whose checksum is not the one in {note_path(checkpoint).name} ({note.size:,} bytes).")
     return note
+
+
+def last_good(checkpoints: Path) -> Path | None:
+    """The furthest checkpoint in a directory that is whole; a process killed while saving may have left a torn one. None if there is none."""
+    found: list[tuple[int, Path]] = []
+    for path in checkpoints.glob("*.ckpt"):
+        with suppress(BadInput):
+            found.append((read_note(path).step, path))
+    for _, path in sorted(found, reverse=True):
+        with suppress(BadInput):
+            verify(path)
+            return path
+    return None
 
 
 VISION_FIELDS = {"vision_type", "vision_width", "vision_layers", "image_size", "patch_size"}

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from panollava import rundir
 from panollava.config import RunConfig
 from panollava.errors import BadInput
 from panollava.model.panollava import PanoLlava
@@ -51,7 +52,7 @@ class Answerer:
 
 def load(checkpoint: Path, *, untrained_seed: int | None = None) -> Answerer:
     """Load a checkpoint of stage resampler or finetune. With `untrained_seed`: the same pretrained models under a bridge that has learned nothing."""
-    config, stage, _ = describe(checkpoint)
+    config, stage, architecture = describe(checkpoint)
     if stage is Stage.vision:
         raise BadInput(
             f"{checkpoint}: a checkpoint of stage vision has no trained path to the language model; evaluate a resampler or finetune checkpoint."
@@ -59,6 +60,7 @@ def load(checkpoint: Path, *, untrained_seed: int | None = None) -> Answerer:
     if untrained_seed is not None:
         config = config.model_copy(update={"seed": untrained_seed})
     built = build(config)
+    rundir.check_same_architecture(checkpoint, stage, architecture, built.architecture)
     if untrained_seed is None:
         load_weights(built.model, checkpoint, stage)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -37,7 +37,7 @@ class Built:
 
 def build(config: RunConfig, *, language: bool = True) -> Built:
     """The model a config describes, its new parts initialised from `config.seed`. Raises BadInput for models that cannot be had or used."""
-    vision = _load(SiglipVisionModel, "vision_model", config.vision_model, vision_use_head=False)
+    vision = _load_model(SiglipVisionModel, "vision_model", config.vision_model, vision_use_head=False)
     text_config = _load(AutoConfig, "language_model", config.language_model, dtype=None)
     tokenizer = _load(AutoTokenizer, "language_model", config.language_model, dtype=None)
     processor = _load(AutoImageProcessor, "vision_model", config.vision_model, dtype=None)
@@ -50,11 +50,19 @@ def build(config: RunConfig, *, language: bool = True) -> Built:
         resampler = RESAMPLERS[config.resampler](vision.config.hidden_size, architecture.resampler_width)
         projection = nn.Linear(architecture.resampler_width, text_config.hidden_size)
     model = PanoLlava(
-        vision, resampler, projection, _load(AutoModelForCausalLM, "language_model", config.language_model) if language else None,
+        vision, resampler, projection, _load_model(AutoModelForCausalLM, "language_model", config.language_model) if language else None,
         pool=config.pool, image_token=int(tokenizer.convert_tokens_to_ids(IMAGE)), mean=tuple(processor.image_mean), std=tuple(processor.image_std),
     )  # fmt: skip
     ring = views.ring(config.views, config.fov)
     return Built(model, tokenizer, architecture, ring, len(ring) * (grid // config.pool) ** 2)
+
+
+def _load_model(kind: Any, field: str, name: str, **options: Any) -> Any:
+    """A pretrained model with all of its weights. transformers would fill missing ones with random numbers and only warn."""
+    model, info = _load(kind, field, name, output_loading_info=True, **options)
+    if missing := sorted(info["missing_keys"]):
+        raise BadInput(f"{field}: {name!r} lacks {len(missing)} of its tensors, such as {missing[0]}.")
+    return model
 
 
 def _load(kind: Any, field: str, name: str, *, dtype: torch.dtype | None = torch.float32, **options: Any) -> Any:

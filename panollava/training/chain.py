@@ -38,11 +38,13 @@ def train_chain(config: RunConfig, *, resume: str | None, stage_dir: Path | None
         for stage in config.stage:
             directory = stage_dir or rundir.stage_dir(config.output_dir, config.name, stage)
             start = _start(directory, stage, resume if resume == "auto" or stage == config.stage[0] else None, best)
-            best = start.finished or _train(config, stage, directory, start, several=len(config.stage) > 1)
+            stop = StopRequest(directory)
+            best = start.finished or _train(config, stage, directory, start, stop, several=len(config.stage) > 1)
+            if stop and stage != config.stage[-1]:
+                raise Stopped(f"Stage {stage} is finished and the next was not begun.")
 
 
-def _train(config: RunConfig, stage: Stage, directory: Path, start: Start, *, several: bool) -> Path:
-    stop = StopRequest(directory)
+def _train(config: RunConfig, stage: Stage, directory: Path, start: Start, stop: StopRequest, *, several: bool) -> Path:
     stop.listen()
     from panollava.training.fit import StageJob, train_stage  # torch arrives here: what can be refused has been refused, and a stop is heard
 
@@ -56,7 +58,8 @@ def _start(directory: Path, stage: Stage, resume: str | None, best: Path | None)
         if (directory / rundir.FINAL).exists():
             log.info("stage %s is finished already: %s", stage, directory)
             return Start(finished=checkpoints / rundir.BEST)
-        return Start(resume=checkpoints / rundir.LAST) if (checkpoints / rundir.LAST).exists() else Start(init_from=best)
+        last = rundir.last_good(checkpoints)
+        return Start(resume=last) if last else Start(init_from=best)
     if resume is None:
         _refuse_to_overwrite(directory)
         return Start(init_from=best)
@@ -66,6 +69,8 @@ def _start(directory: Path, stage: Stage, resume: str | None, best: Path | None)
         return Start(init_from=path)
     theirs = rundir.read_note(path).stage
     if theirs == stage:
+        if path.parent.resolve() != checkpoints.resolve():
+            _refuse_to_overwrite(directory)
         return Start(resume=path)
     if theirs.number > stage.number:
         raise BadInput(f"{path}: a checkpoint of stage {theirs} cannot start the earlier stage {stage}.")

@@ -55,10 +55,12 @@ class Split:
     panoramas: Panoramas
 
 
-def load_split(csv: Path, image_root: str | None, max_bad_frac: float, cutter: views.Cutter, on_progress: OnProgress) -> Split:
+def load_split(
+    csv: Path, image_root: str | None, max_bad_frac: float, cutter: views.Cutter, on_progress: OnProgress, need_annotation: bool = True
+) -> Split:
     """Decode every image of a CSV. Raises BadInput naming the rows that cannot be used."""
     panoramas = Panoramas(cutter)
-    index = build_index(csv, Path(image_root) if image_root else None, max_bad_frac, on_progress, keep=panoramas.keep)
+    index = build_index(csv, Path(image_root) if image_root else None, max_bad_frac, on_progress, panoramas.keep, need_annotation)
     panoramas.paths = list(index.images)
     return Split(index, panoramas)
 

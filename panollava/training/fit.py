@@ -70,6 +70,18 @@ def _beginning(job: StageJob) -> StageEvent:
     return StageEvent(name=job.stage, status="resumed", step=rundir.read_note(job.resume).step)
 
 
+MAY_CHANGE = {"epochs", "max_steps", "save_every_steps", "grad_clip"}
+
+
+def _check_same_settings(job: StageJob) -> None:
+    """A resumed training takes its optimizer, schedule and place in the data from the checkpoint, so what those depend on must be as it was."""
+    assert job.resume is not None
+    before = describe(job.resume)[0]
+    theirs, ours = (config.stages[job.stage].model_dump(exclude=MAY_CHANGE) | {"seed": config.seed} for config in (before, job.config))
+    if changed := [f"{field} was {theirs[field]} and is {ours[field]}" for field in ours if theirs[field] != ours[field]]:
+        raise BadInput(f"{job.resume}: cannot be resumed with other settings: {', '.join(changed)}. --init-from starts anew from its weights.")
+
+
 class _Fit:
     """The parts of one training, made in the order in which they can fail cheaply."""
 
@@ -85,6 +97,7 @@ class _Fit:
         resumed = read_checkpoint(self.job.resume) if self.job.resume else None
         built = build(config, language=self.recipe.needs_text)
         self._check_start(built)
+        self._check_prompts(built)
         train, valid = self._splits(built)
         samples = data.Samples(train.split, by_row=self.recipe.needs_text)
         plan = data.Plan(len(samples), settings.batch_size, settings.epochs, config.seed, settings.max_steps, drop_last=not self.recipe.needs_text)
@@ -105,6 +118,12 @@ class _Fit:
         for checkpoint in filter(None, (self.job.init_from, self.job.resume)):
             rundir.check_same_architecture(checkpoint, *describe(checkpoint)[1:], built.architecture)
 
+    def _check_prompts(self, built: Built) -> None:
+        """Also of the stages still to come: what they cannot work with must not wait for the end of this one."""
+        for stage in self.config.stage:
+            if RECIPES[stage].needs_text:
+                Prompter(built.tokenizer, built.image_tokens, self.config.stages[stage].max_text_length)
+
     def _splits(self, built: Built) -> tuple[data.Collate, data.Collate]:
         """Training and validation data, every image decoded once."""
         cutter = Cutter(built.ring, built.architecture.image_size)
@@ -113,13 +132,22 @@ class _Fit:
         for name in ("train", "valid"):
             csv = self.config.csv("train" if name == "train" else "valid")
             log.info("decoding the panoramas of %s", csv)
-            split = data.load_split(csv, self.config.image_root, self.config.max_bad_frac, cutter, self._on_image)
+            split = data.load_split(csv, self.config.image_root, self.config.max_bad_frac, cutter, self._on_image, self.recipe.needs_text)
             if prompter is None:
                 data.need_images(csv, split, 4)
+            else:
+                self._warn_of_cuts(csv, split, prompter)
             for bad in split.index.bad:
                 self.events.write(Note(level="warning", text=f"left out: {bad.at(csv)}"))
             collates.append(data.Collate(split, prompter))
         return collates[0], collates[1]
+
+    def _warn_of_cuts(self, csv: Path, split: data.Split, prompter: Prompter) -> None:
+        cut = sum(prompter.exchange(row.query, row.annotation).truncated for row in split.index.rows)
+        if cut:
+            text = f"{csv}: {cut:,} of {len(split.index.rows):,} samples are cut to max_text_length {prompter.max_text_length}."
+            log.warning(text)
+            self.events.write(Note(level="warning", text=text))
 
     def _on_image(self, done: int, total: int) -> None:
         if self.stop:
@@ -131,6 +159,7 @@ class _Fit:
         if resumed is not None:
             if (stage := resumed[STATE]["stage"]) != self.stage:
                 raise BadInput(f"{self.job.resume}: a checkpoint of stage {stage} cannot be resumed in stage {self.stage}.")
+            _check_same_settings(self.job)
             missing, unexpected = module.load_state_dict(resumed["state_dict"], strict=False)
             if unexpected or light_state(dict.fromkeys(missing), self.stage):
                 raise BadInput(f"{self.job.resume}: does not fit this run's model: missing {missing[:3]}, unexpected {unexpected[:3]}.")

@@ -72,12 +72,15 @@ class StageModule(pl.LightningModule):
         self.step += 1
         self.values = {"train_loss": float(loss.detach())} | {f"train_{name}": float(term.detach()) for name, term in terms.items()}
         if math.isfinite(self.values["train_loss"]):
-            self._not_finite = 0
             return loss
+        self._count_not_finite("loss")
+        return None
+
+    def _count_not_finite(self, what: str) -> None:
+        """The step is left out; too many in a row end the training. Raises Diverged."""
         self._not_finite += 1
         if self._not_finite >= PATIENCE:
-            raise Diverged(f"The loss was not finite in {PATIENCE} steps in a row, up to step {self.step}. Try a lower learning rate, or fp32.")
-        return None
+            raise Diverged(f"The {what} was not finite in {PATIENCE} steps in a row, up to step {self.step}. Try a lower learning rate, or fp32.")
 
     def on_validation_epoch_start(self) -> None:
         self._sums, self._weight = {}, 0
@@ -129,5 +132,12 @@ class StageModule(pl.LightningModule):
     def configure_gradient_clipping(
         self, optimizer: torch.optim.Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
-        learning = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        learning = [parameter for group in optimizer.param_groups for parameter in group["params"] if parameter.grad is not None]
+        if not learning:
+            return  # the loss was not finite, so there was no backward pass
         self.values["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(learning, self.settings.grad_clip))
+        if math.isfinite(self.values["grad_norm"]):
+            self._not_finite = 0
+            return
+        optimizer.zero_grad()  # scaling by an infinite norm would make every weight NaN
+        self._count_not_finite("gradient")

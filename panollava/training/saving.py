@@ -100,14 +100,15 @@ class Saver(pl.Callback):
     def bring_best(self, checkpoints: Path) -> None:
         """The best checkpoint so far of the training that is resumed belongs to this directory too, where it goes on in another."""
         name = self.position.best_file
-        if name is None or checkpoints.resolve() == self.checkpoints.resolve():
+        if name is None:
             return
         if not (checkpoints / name).exists():
             self.position.best_file, self.position.best_loss = None, math.inf
             return
-        rundir.link_whole(checkpoints / name, self.checkpoints / name)
-        rundir.link_whole(rundir.note_path(checkpoints / name), rundir.note_path(self.checkpoints / name))
-        self._tell(self.checkpoints / name, rundir.read_note(self.checkpoints / name))
+        if checkpoints.resolve() != self.checkpoints.resolve():
+            rundir.link_whole(checkpoints / name, self.checkpoints / name)
+            rundir.link_whole(rundir.note_path(checkpoints / name), rundir.note_path(self.checkpoints / name))
+            self._tell(self.checkpoints / name, rundir.read_note(self.checkpoints / name))
         self._alias(self.checkpoints / name, rundir.BEST, "best")
 
     # files --------------------------------------------------------------------

@@ -19,5 +19,9 @@ def wandb_sink(config: RunConfig, stage: Stage, events: EventWriter) -> Callable
     if wandb.setup().settings.mode == "online" and not wandb.login(prompt=False):
         events.write(Note(level="warning", text="wandb_project is set, but there is no login: run `wandb login`, or set WANDB_MODE=offline."))
         return None
-    run = wandb.init(project=config.wandb_project, name=f"{config.name}_{stage}", config=config.model_dump(mode="json"), reinit="finish_previous")
+    try:
+        run = wandb.init(project=config.wandb_project, name=f"{config.name}_{stage}", config=config.model_dump(mode="json"), reinit="finish_previous")
+    except wandb.Error as error:
+        events.write(Note(level="warning", text=f"wandb_project is set, but Weights & Biases cannot be used: {error}"))
+        return None
     return lambda step, values: run.log(values, step=step)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,6 +85,13 @@ def test_a_finished_training_is_not_overwritten(chain: Path, demo_data: Path, mo
     monkeypatch.chdir(chain)
     with pytest.raises(BadInput, match="runs/vlm_vision: holds a training already"):
         train_chain(resolve(None, "demo", [], {"data_dir": str(demo_data)}), resume=None, stage_dir=None)
+
+
+def test_resuming_a_checkpoint_from_elsewhere_does_not_write_over_a_training(chain: Path, demo_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(chain)
+    shutil.copytree("runs/vlm_vision/checkpoints", "elsewhere")
+    with pytest.raises(BadInput, match="runs/vlm_vision: holds a training already"):
+        train_chain(resolve(None, "demo", [], {"data_dir": str(demo_data), "stage": "vision"}), resume="elsewhere/last.ckpt", stage_dir=None)
 
 
 def test_evaluate_compare_and_generate_work_on_its_checkpoints(chain: Path, demo_data: Path) -> None:
@@ -182,6 +190,11 @@ def test_a_file_sets_defaults_and_flags_win(tmp_path: Path) -> None:
     assert (config.name, config.pool, config.stage) == ("mine", 4, (Stage.resampler, Stage.finetune))
     assert (config.stages.resampler.lr, config.stages.finetune.lr) == (4e-3, 5e-3)
     assert config.stages.vision == RunConfig().stages.vision
+
+
+@pytest.mark.parametrize(("fov", "overlap", "views"), [(90, 0.5, 8), (90, 0.0, 4), (90, 0.8, 20), (90, 0.9, 40), (100, 0.5, 8), (120, 0.25, 4)])
+def test_the_ring_has_as_many_views_as_the_overlap_needs(fov: float, overlap: float, views: int) -> None:
+    assert RunConfig(fov=fov, overlap=overlap).views == views
 
 
 def test_without_a_file_the_defaults_are_the_users_table() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from panollava import events, rundir
 from panollava.config import RunConfig
@@ -233,3 +234,53 @@ def test_too_few_panoramas_for_statistics_are_refused(config: RunConfig, demo_da
     few.write_text("\n".join([lines[0], *(line for line in lines[1:] if line.split(",")[0] in images)]) + "\n")
     with pytest.raises(BadInput, match="3 different panoramas"):
         train(config.model_copy(update={"csv_val": str(few)}), Stage.vision, tmp_path)
+
+
+def test_a_resumed_stage_refuses_settings_its_checkpoint_does_not_have(config: RunConfig, resampler_run: Path, tmp_path: Path) -> None:
+    slower = config.stages.resampler.model_copy(update={"lr": 1e-5})
+    other = config.model_copy(update={"stages": config.stages.model_copy(update={"resampler": slower})})
+    with pytest.raises(BadInput, match=r"lr was 0\.002 and is 1e-05"):
+        train(other, Stage.resampler, tmp_path, resume=resampler_run / "checkpoints" / "last.ckpt")
+
+
+def test_an_infinite_gradient_leaves_the_weights_alone(config: RunConfig, batch: Batch) -> None:
+    module = StageModule(build(config), config, Stage.finetune, steps=10)
+    optimizer = module.configure_optimizers()["optimizer"]
+    before = [parameter.clone() for parameter in module.parameters()]
+    module.measure(batch)[0].backward()
+    next(parameter for parameter in module.parameters() if parameter.grad is not None).grad.fill_(float("inf"))  # type: ignore[union-attr]
+    module.configure_gradient_clipping(optimizer)
+    optimizer.step()
+    assert all(torch.equal(one, other) for one, other in zip(before, module.parameters(), strict=True))
+    for _ in range(8):
+        module._count_not_finite("gradient")
+    with pytest.raises(Diverged, match="gradient was not finite in 10 steps"):
+        module._count_not_finite("gradient")
+
+
+def test_stage_vision_trains_on_a_table_without_annotations(config: RunConfig, demo_data: Path, tmp_path: Path) -> None:
+    table = demo_data / "unlabelled.csv"
+    lines = (demo_data / "train.csv").read_text().splitlines()
+    table.write_text("url,query\n" + "".join(",".join(line.split(",")[:2]) + "\n" for line in lines[1:]))
+    assert train(config.model_copy(update={"csv_train": str(table), "csv_val": str(table)}), Stage.vision, tmp_path).exists()
+
+
+def test_a_torn_checkpoint_is_passed_over_for_the_one_before_it(resampler_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(resampler_run / "checkpoints", tmp_path / "checkpoints")
+    whole = rundir.last_good(tmp_path / "checkpoints")
+    assert whole is not None
+    for path in (tmp_path / "checkpoints").glob("*.ckpt"):
+        if path.name != "best.ckpt":
+            path.write_bytes(path.read_bytes()[:-1])
+    assert rundir.last_good(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "best.ckpt"
+    (tmp_path / "checkpoints" / "best.ckpt").unlink()
+    assert rundir.last_good(tmp_path / "checkpoints") is None
+
+
+def test_a_pretrained_model_that_lacks_tensors_is_refused(config: RunConfig, tmp_path: Path) -> None:
+    shutil.copytree(config.vision_model, tmp_path / "vision")
+    weights = load_file(tmp_path / "vision" / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if "layers.1." not in name}
+    save_file(kept, tmp_path / "vision" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BadInput, match=r"vision_model: .* lacks 16 of its tensors"):
+        build(config.model_copy(update={"vision_model": str(tmp_path / "vision")}), language=False)
