@@ -22,6 +22,7 @@ from app.errors import AppError
 from app.follow import Board, Work
 from app.i18n import _
 from app.processes import Died, House
+from app.report import write_report
 from panollava.data.make_demo import RECIPE_FILE, make_demo
 from panollava.metrics import table
 from panollava.metrics.compare import Comparison
@@ -91,20 +92,21 @@ class Demo:
         config = {"csv": str(self.data / "test.csv"), "batch_size": 256, "max_new_tokens": 32}
         return {stage: config | {"controls": CONTROLS if stage == COMPARED[-1] else ()} for stage in COMPARED}
 
-    def verdict(self, evaluations: Sequence[dict[str, Any]]) -> bool:
-        """Print the comparison and the promises; whether all of them are kept."""
+    def verdict(self, run: dict[str, Any], evaluations: Sequence[dict[str, Any]]) -> bool:
+        """Print the comparison, the promises and where everything lies, and write the same as a page; whether every promise is kept."""
         ids = [str(each["id"]) for each in evaluations]
         comparison = Comparison.model_validate(self.client.get("/comparisons", ids=",".join(ids), base=ids[0]))
-        _print_table(self.console, _("Comparison on {n} questions").format(n=comparison.questions), table.rows(comparison))
-        kept = gates(*(each["metrics"] for each in evaluations))
-        _print_table(self.console, _("What the demo promises"), gate_rows(kept))
-        return all(gate.ok for gate in kept)
-
-    def places(self, run: dict[str, Any], evaluations: Sequence[dict[str, Any]]) -> None:
-        """Print where everything lies."""
-        lying = {_("data"): self.data, _("run"): run["directory"]} | {f"{_('evaluation')} {each['name']}": each["directory"] for each in evaluations}
-        for name, place in lying.items():
+        compared, promises = table.rows(comparison), gates(*(each["metrics"] for each in evaluations))
+        kept = all(gate.ok for gate in promises)
+        _print_table(self.console, _("Comparison on {n} questions").format(n=comparison.questions), compared)
+        _print_table(self.console, _("What the demo promises"), gate_rows(promises))
+        report = self.data.parent / "report.html"
+        places = {_("data"): self.data, _("run"): run["directory"]}
+        places |= {f"{_('evaluation')} {each['name']}": each["directory"] for each in evaluations}
+        write_report(report, comparison=compared, promises=gate_rows(promises), kept=kept, places=places)
+        for name, place in {**places, _("this as a page"): report}.items():
             self.console.print(f"{name:24} {place}", highlight=False, soft_wrap=True)
+        return kept
 
 
 def run(directory: Path, *, headless: bool, seed: int) -> int:
@@ -161,8 +163,7 @@ def _main_job(demo: Demo, seed: int) -> bool:
     with follow.board(demo.console) as board:
         run = demo.train(seed, board)
         evaluations = demo.evaluate(run, board)
-    kept = demo.verdict(evaluations)
-    demo.places(run, evaluations)
+    kept = demo.verdict(run, evaluations)
     demo.console.print(_("Took {minutes:.1f} minutes.").format(minutes=(time.monotonic() - began) / 60))
     return kept
 

@@ -1,0 +1,1 @@
+"""Style sheets and what else pages load, packaged so that an installed wheel finds them."""
