@@ -68,7 +68,7 @@ class Demo:
         return _failure(_("Stage {stage}").format(stage=stage["stage"]), stage, log)
 
     def evaluate(self, run: dict[str, Any], board: Board) -> list[dict[str, Any]]:
-        """The best checkpoints on the test split, with every control, to their end. Raises Failed."""
+        """The best checkpoints on the test split, to their end. Raises Failed."""
         best = {each["stage"]: each["best_checkpoint_id"] for each in run["stages"]}
         asked = [
             self.client.post("/evaluations", {"name": stage, "checkpoint_id": best[stage], "config": config})["id"]

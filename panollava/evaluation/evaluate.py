@@ -90,11 +90,10 @@ class _Evaluation:
         answerer = load(Path(config.checkpoint))
         split = load_split(csv, config.image_root, 0.0, answerer.cutter, self._on_image)
         questions = read_questions(csv, split.index, config.limit)
-        shown = list(self._conditions(answerer, split, questions))
-        self.total, self.began = sum(len(each.questions) for each in shown), time.monotonic()
+        self.total, self.began = len(questions) * (1 + len(config.controls)), time.monotonic()
         part = self.directory / (PREDICTIONS + ".part")
         with part.open("w", encoding="utf-8") as file:
-            for each in shown:
+            for each in self._conditions(answerer, split, questions):
                 log.info("asking %d questions, shown: %s", len(each.questions), each.condition)
                 for prediction in self._answers(each):
                     file.write(prediction.model_dump_json(exclude_none=True) + "\n")

@@ -73,13 +73,14 @@ def _beginning(job: StageJob) -> StageEvent:
 MAY_CHANGE = {"epochs", "max_steps", "save_every_steps", "grad_clip"}
 
 
-def _check_same_settings(job: StageJob) -> None:
+def _check_same_settings(job: StageJob, resume: Path) -> None:
     """A resumed training takes its optimizer, schedule and place in the data from the checkpoint, so what those depend on must be as it was."""
-    assert job.resume is not None
-    before = describe(job.resume)[0]
+    before, stage, _ = describe(resume)
+    if stage != job.stage:
+        raise BadInput(f"{resume}: a checkpoint of stage {stage} cannot be resumed in stage {job.stage}.")
     theirs, ours = (config.stages[job.stage].model_dump(exclude=MAY_CHANGE) | {"seed": config.seed} for config in (before, job.config))
     if changed := [f"{field} was {theirs[field]} and is {ours[field]}" for field in ours if theirs[field] != ours[field]]:
-        raise BadInput(f"{job.resume}: cannot be resumed with other settings: {', '.join(changed)}. --init-from starts anew from its weights.")
+        raise BadInput(f"{resume}: cannot be resumed with other settings: {', '.join(changed)}. --init-from starts anew from its weights.")
 
 
 class _Fit:
@@ -117,6 +118,8 @@ class _Fit:
     def _check_start(self, built: Built) -> None:
         for checkpoint in filter(None, (self.job.init_from, self.job.resume)):
             rundir.check_same_architecture(checkpoint, *describe(checkpoint)[1:], built.architecture)
+        if self.job.resume:
+            _check_same_settings(self.job, self.job.resume)
 
     def _check_prompts(self, built: Built) -> None:
         """Also of the stages still to come: what they cannot work with must not wait for the end of this one."""
@@ -157,9 +160,6 @@ class _Fit:
 
     def _load(self, built: Built, module: StageModule, resumed: dict[str, Any] | None) -> None:
         if resumed is not None:
-            if (stage := resumed[STATE]["stage"]) != self.stage:
-                raise BadInput(f"{self.job.resume}: a checkpoint of stage {stage} cannot be resumed in stage {self.stage}.")
-            _check_same_settings(self.job)
             missing, unexpected = module.load_state_dict(resumed["state_dict"], strict=False)
             if unexpected or light_state(dict.fromkeys(missing), self.stage):
                 raise BadInput(f"{self.job.resume}: does not fit this run's model: missing {missing[:3]}, unexpected {unexpected[:3]}.")

@@ -60,12 +60,16 @@ class StageModule(pl.LightningModule):
         if self.stage is not Stage.vision:
             loss = self.model(batch)
             return loss.mean, loss.tokens, {}
-        mine, theirs = self.pairs(self.model.patches(batch.pixels))
+        total, terms = self._vicreg(*self.pairs(self.model.patches(batch.pixels)))
+        return total, len(batch.pixels), terms
+
+    def _vicreg(self, mine: Tensor, theirs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted loss of overlap pairs [U, V, M, D] and its terms."""
         with torch.autocast(self.device.type, enabled=False):
             terms = vicreg(self.expander(mine.float()), self.expander(theirs.float()))
         weights = self.config
         total = weights.vicreg_inv * terms.invariance + weights.vicreg_var * terms.variance + weights.vicreg_cov * terms.covariance
-        return total, len(batch.pixels), {"invariance": terms.invariance, "variance": terms.variance, "covariance": terms.covariance}
+        return total, {"invariance": terms.invariance, "variance": terms.variance, "covariance": terms.covariance}
 
     def training_step(self, batch: Batch, _: int) -> Tensor | None:
         loss, _, terms = self.measure(batch)
@@ -86,8 +90,12 @@ class StageModule(pl.LightningModule):
         self._sums, self._weight = {}, 0
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        loss, weight, terms = self.measure(batch)
-        measured = {"loss": loss, **terms} | (self._health(batch) if self.stage is Stage.vision else {})
+        if self.stage is Stage.vision:
+            pairs = self.pairs(self.model.patches(batch.pixels))
+            (loss, terms), weight, health = self._vicreg(*pairs), len(batch.pixels), self._health(*pairs)
+        else:
+            (loss, weight, terms), health = self.measure(batch), {}
+        measured: dict[str, Tensor | float] = {"loss": loss, **terms, **health}
         for name, value in measured.items():
             self._sums[name] = self._sums.get(name, 0.0) + float(value) * weight
         self._weight += weight
@@ -95,9 +103,8 @@ class StageModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self.validation = {f"val_{name}": total / self._weight for name, total in self._sums.items()}
 
-    def _health(self, batch: Batch) -> dict[str, float]:
+    def _health(self, mine: Tensor, theirs: Tensor) -> dict[str, float]:
         """Is the encoder still telling images apart? Means over batches of one size are comparable between epochs."""
-        mine, theirs = self.pairs(self.model.patches(batch.pixels))
         return {
             "retrieval": retrieval(mine, theirs),
             "effective_rank": effective_rank(mine.flatten(0, 2)[:: max(1, mine[..., 0].numel() // 4096)]),
