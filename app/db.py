@@ -3,6 +3,8 @@
 SQLite and PostgreSQL behave alike behind these few functions; nothing else in the house asks which one it is talking to.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,18 @@ def migrate(url: str) -> None:
     config.set_main_option("script_location", str(Path(migrations.__file__ or "").parent))
     config.attributes["url"] = url
     alembic.command.upgrade(config, "head")
+
+
+@contextmanager
+def transaction(url: str) -> Iterator[Session]:
+    """One transaction on a database, whose tables are brought up to date first. For commands; whoever serves keeps an engine."""
+    migrate(url)
+    opened = engine(url)
+    try:
+        with session_factory(opened).begin() as session:
+            yield session
+    finally:
+        opened.dispose()
 
 
 def now(session: Session) -> datetime:

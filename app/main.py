@@ -9,8 +9,10 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from sqlmodel import select
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.staticfiles import StaticFiles
 
 from app import db
+from app.access import pages as access_pages
 from app.access import routes as access
 from app.access.permissions import READ
 from app.checkpoints import routes as checkpoints
@@ -19,6 +21,7 @@ from app.evaluations import routes as evaluations
 from app.events import routes as events
 from app.events.stream import Hub
 from app.jobs import routes as jobs
+from app.pages import STATIC, SecurityHeaders, static_version
 from app.problems import RESPONSES, handle_problems
 from app.runs import routes as runs
 from app.schema import routes as schema
@@ -59,9 +62,13 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.panollava = State(settings, reading, writing, hub)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=settings.allowed_hosts, www_redirect=False)
+    app.add_middleware(SecurityHeaders)
     handle_problems(app)
     app.include_router(_health)
     app.include_router(_api(app))
+    for domain in (access_pages,):
+        app.include_router(domain.router)
+    app.mount(f"/static/{static_version()}", StaticFiles(directory=STATIC), name="static")
     return app
 
 

@@ -274,6 +274,7 @@ class LogChunk(SQLModel, table=True):
     attempt: int = Field(primary_key=True)
     offset: int = Field(primary_key=True, sa_type=BigInteger)
     size: int
+    lines: int = Field(default=0, description="Ends of lines in the output up to the end of this piece, the pieces before it included.")
     data: bytes = Field(sa_type=LargeBinary)
 
 
@@ -300,6 +301,30 @@ class Token(SQLModel, table=True):
     expires_at: datetime | None = _time(default=None)
     last_used_at: datetime | None = _time(default=None)
     revoked_at: datetime | None = _time(default=None)
+
+
+class SignInLink(SQLModel, table=True):
+    """A link that opens one browser session, once, within minutes. Only the hash of its key is kept."""
+
+    __tablename__ = "sign_in_link"
+
+    id: int = _id()
+    hash: str = Field(unique=True)
+    created_at: datetime = _time()
+    expires_at: datetime = _time()
+    used_at: datetime | None = _time(default=None)
+
+
+class BrowserSession(SQLModel, table=True):
+    """A signed-in browser, known by the hash of its cookie. One that was opened with a token may do what the token may, for as long as that lives."""
+
+    __tablename__ = "browser_session"
+
+    id: int = _id()
+    hash: str = Field(unique=True)
+    token_id: int | None = Field(default=None, foreign_key="token.id", index=True, ondelete="CASCADE", description="None: opened by a sign-in link.")
+    created_at: datetime = _time()
+    expires_at: datetime = _time()
 
 
 _OPEN = text("status IN ('queued', 'starting', 'running', 'stopping', 'lost')")

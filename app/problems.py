@@ -5,16 +5,18 @@ import secrets
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
 from app.errors import AppError, Unauthorized
 from app.i18n import _
+from app.pages import html, is_page
 from panollava.errors import BadInput
 
 log = logging.getLogger(__name__)
@@ -52,9 +54,13 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 """For OpenAPI: every route may answer with a problem."""
 
 
-def problem(
-    request: Request, status: int, detail: str, errors: Sequence[FieldProblem] = (), headers: dict[str, str] | None = None
-) -> ProblemResponse:
+def problem(request: Request, status: int, detail: str, errors: Sequence[FieldProblem] = (), headers: dict[str, str] | None = None) -> Response:
+    """The document, or for a person with a browser a page that says the same; who is not signed in is sent to where that is done."""
+    if is_page(request) and "HX-Request" not in request.headers:
+        if status == HTTPStatus.UNAUTHORIZED and request.method == "GET":
+            asked = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+            return RedirectResponse("/sign-in" if asked == "/" else f"/sign-in?next={quote(asked, safe='')}", 303)
+        return html(request, "problem.html", status, title=HTTPStatus(status).phrase, detail=detail)
     body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, instance=request.url.path, errors=list(errors))
     return ProblemResponse(body.model_dump(), status, headers)
 
@@ -63,32 +69,32 @@ def handle_problems(app: FastAPI) -> None:
     """Translate every exception that a route of this app lets out."""
 
     @app.exception_handler(AppError)
-    def refused(request: Request, error: AppError) -> ProblemResponse:
+    def refused(request: Request, error: AppError) -> Response:
         headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else None
         return problem(request, error.status, str(error), headers=headers)
 
     @app.exception_handler(BadInput)
-    def bad_input(request: Request, error: BadInput) -> ProblemResponse:
+    def bad_input(request: Request, error: BadInput) -> Response:
         fields = [FieldProblem(field=field, message=text) for field, text in error.fields]
         return problem(request, HTTPStatus.UNPROCESSABLE_ENTITY, str(error), fields)
 
     @app.exception_handler(RequestValidationError)
-    def invalid_request(request: Request, error: RequestValidationError) -> ProblemResponse:
+    def invalid_request(request: Request, error: RequestValidationError) -> Response:
         errors = [FieldProblem(field=_dotted(each["loc"]), message=each["msg"]) for each in error.errors()]
         detail = "\n".join(f"{each.field}: {each.message}." for each in errors)
         return problem(request, HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors)
 
     @app.exception_handler(HTTPException)
-    def http(request: Request, error: HTTPException) -> ProblemResponse:
+    def http(request: Request, error: HTTPException) -> Response:
         return problem(request, error.status_code, error.detail, headers=dict(error.headers or {}))
 
     @app.exception_handler(OperationalError)
-    def database_away(request: Request, error: OperationalError) -> ProblemResponse:
+    def database_away(request: Request, error: OperationalError) -> Response:
         log.error("%s %s: the database does not answer.", request.method, request.url.path, exc_info=error)
         return problem(request, HTTPStatus.SERVICE_UNAVAILABLE, _("The database does not answer."), headers={"Retry-After": "5"})
 
     @app.exception_handler(Exception)
-    def defect(request: Request, error: Exception) -> ProblemResponse:
+    def defect(request: Request, error: Exception) -> Response:
         number = secrets.token_hex(8)
         log.error("Request %s: %s %s failed.", number, request.method, request.url.path, exc_info=error)
         return problem(request, HTTPStatus.INTERNAL_SERVER_ERROR, _("This is a defect. The server's log has it as request {id}.").format(id=number))

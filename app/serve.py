@@ -1,6 +1,7 @@
 """Run the web application as a process: tables brought up to date, a broker at hand, streams ended when it is told to leave."""
 
 import contextlib
+import logging
 import signal
 import socket
 import sys
@@ -22,6 +23,14 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+def hide_keys(record: logging.LogRecord) -> bool:
+    """A filter of the access log: the key of a sign-in link is a secret until it is used. uvicorn's third argument is the address."""
+    client, method, path, *rest = record.args if isinstance(record.args, tuple) else ()
+    if str(path).startswith("/sign-in?"):
+        record.args = (client, method, "/sign-in?...", *rest)
+    return True
+
+
 def run(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM. The embedded broker ends with whoever started it first, this or a worker of the same home."""
     # uvicorn passes the signal on when it has stopped: as an exception it still lets the broker be stopped.
@@ -29,4 +38,6 @@ def run(settings: Settings) -> None:
     db.migrate(settings.database_url)
     with broker.embedded(settings.home, settings.broker_url) as bell, contextlib.suppress(KeyboardInterrupt):
         app = create_app(settings.model_copy(update={"broker_url": bell.url}))
-        Server(uvicorn.Config(app, host=settings.host, port=settings.port)).run()
+        config = uvicorn.Config(app, host=settings.host, port=settings.port)  # sets logging up
+        logging.getLogger("uvicorn.access").addFilter(hide_keys)
+        Server(config).run()

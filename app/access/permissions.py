@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from typing import Annotated
+from urllib.parse import urlsplit
 
-from fastapi import Depends
+from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from app.access import service as access
+from app.access import sessions
 from app.access.scope import Scope
 from app.deps import StateDep
 from app.errors import Forbidden, Unauthorized
@@ -23,13 +25,17 @@ class Actor:
     scope: Scope
 
 
-def identify(state: StateDep, bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Actor:
+COOKIE = "panollava_session"
+SAFE = ("GET", "HEAD", "OPTIONS")
+
+
+def identify(request: Request, state: StateDep, bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Actor:
     """In sessions of its own, done before the route's begins: marking a token used must not make a reader wait for a writer.
 
-    Raises Unauthorized without a living token.
+    Raises Unauthorized without a living token or browser session, Forbidden for a form that another site sent.
     """
     if bearer is None:
-        raise Unauthorized(_("This needs a token, sent as `Authorization: Bearer pl_...`; `panollava token create` makes one."))
+        return _browser(request, state)
     with state.reading() as session:
         token, stale = access.find(session, bearer.credentials)
     if stale:
@@ -38,9 +44,24 @@ def identify(state: StateDep, bearer: Annotated[HTTPAuthorizationCredentials | N
     return Actor(f"token:{token.name}", access.scope_of(token))
 
 
+def _browser(request: Request, state: StateDep) -> Actor:
+    if (secret := request.cookies.get(COOKIE)) is None:
+        raise Unauthorized(_("This needs a token, sent as `Authorization: Bearer pl_...`; `panollava token create` makes one."))
+    check_origin(request)
+    with state.reading() as session:
+        return Actor(*sessions.find(session, secret))
+
+
+def check_origin(request: Request) -> None:
+    """A browser sends its cookies whoever wrote the form, and says who that was. Raises Forbidden unless it was a page of ours."""
+    origin = request.headers.get("Origin")
+    if request.method not in SAFE and (origin is None or urlsplit(origin).netloc != request.headers.get("Host")):
+        raise Forbidden(_("This request comes from {origin}, not from a page of this server.").format(origin=origin or _("an unknown page")))
+
+
 @dataclass(frozen=True)
 class Permit:
-    """A dependency that lets pass whoever has the scope. Raises Forbidden for a smaller one."""
+    """A dependency that lets pass whoever has the scope, and tells the page who that is. Raises Forbidden for a smaller one."""
 
     scope: Scope
 

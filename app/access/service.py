@@ -21,7 +21,7 @@ SEEN_AT_MOST_EVERY = timedelta(minutes=1)
 def create(session: Session, name: str, scope: Scope, expires_at: datetime | None = None) -> tuple[Token, str]:
     """A new token and its secret, which nobody can read again."""
     secret = PREFIX + secrets.token_urlsafe(32)
-    token = Token(name=name, hash=_hash(secret), scopes=[scope], created_at=db.now(session), expires_at=expires_at)
+    token = Token(name=name, hash=digest(secret), scopes=[scope], created_at=db.now(session), expires_at=expires_at)
     session.add(token)
     session.flush()
     return token, secret
@@ -45,10 +45,10 @@ def revoke(session: Session, token_id: int) -> Token:
 
 def find(session: Session, secret: str) -> tuple[Token, bool]:
     """The living token of a secret, and whether it is time to `mark_used`. Raises Unauthorized, the same for unknown, expired and revoked."""
-    token = session.exec(select(Token).where(Token.hash == _hash(secret))).first()
+    token = session.exec(select(Token).where(Token.hash == digest(secret))).first()
     now = db.now(session)
     # The lookup compares hashes of 256 random bits, so its timing tells nothing about the secret; nor does this comparison.
-    if token is None or not hmac.compare_digest(token.hash, _hash(secret)) or not _is_alive(token, now):
+    if token is None or not hmac.compare_digest(token.hash, digest(secret)) or not is_alive(token, now):
         raise Unauthorized(_("This token is unknown, expired or revoked."))
     return token, token.last_used_at is None or now - token.last_used_at >= SEEN_AT_MOST_EVERY
 
@@ -65,9 +65,11 @@ def scope_of(token: Token) -> Scope:
     return max((Scope(name) for name in token.scopes), key=list(Scope).index)
 
 
-def _is_alive(token: Token, now: datetime) -> bool:
+def is_alive(token: Token, now: datetime) -> bool:
+    """Neither revoked nor expired."""
     return token.revoked_at is None and (token.expires_at is None or now < token.expires_at)
 
 
-def _hash(secret: str) -> str:
+def digest(secret: str) -> str:
+    """What the database keeps of a secret of 256 random bits."""
     return hashlib.sha256(secret.encode()).hexdigest()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, func, select
 
 from app import db
 from app.jobs import waiting
@@ -21,6 +21,11 @@ def entries(session: Session) -> Sequence[dict[str, Any]]:
         job.model_dump() | {"stage": stage, "waiting_because": reasons.get(job.id), "is_lost": is_lost(job, now)}
         for job, stage in found
     ]  # fmt: skip
+
+
+def length(session: Session) -> int:
+    """How many jobs wait."""
+    return session.exec(select(func.count()).select_from(Job).where(Job.status == JobStatus.queued)).one()
 
 
 def workers(session: Session) -> Sequence[dict[str, Any]]:

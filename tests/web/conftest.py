@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from sqlmodel import Session, select
 
 from app import db, ingest
 from app.access import service as access
+from app.access import sessions
+from app.access.permissions import COOKIE
 from app.access.scope import Scope
 from app.client import Client
 from app.jobs import service as jobs
@@ -89,6 +92,14 @@ class House:
     def token(self, scope: Scope) -> str:
         with self.writing.begin() as session:
             return access.create(session, f"test-{scope}", scope)[1]
+
+    @cached_property
+    def browser(self) -> TestClient:
+        """A signed-in browser without scripts; it follows redirects."""
+        client = TestClient(self.app, raise_server_exceptions=False, headers={"Accept": "text/html", "Origin": "http://testserver"})
+        with self.writing.begin() as session:
+            client.cookies.set(COOKIE, sessions.open_session(session, sessions.create_link(session)))
+        return client
 
     def submit(self, **config: Any) -> dict[str, Any]:
         """A run on the test's table."""

@@ -1,0 +1,41 @@
+"""Sign-in links, browser sessions, and how many lines a piece of a log holds
+
+Revision ID: 0002
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "sign_in_link",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("hash", sa.String(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("used_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_sign_in_link")),
+        sa.UniqueConstraint("hash", name=op.f("uq_sign_in_link_hash")),
+    )
+    op.create_table(
+        "browser_session",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("hash", sa.String(), nullable=False),
+        sa.Column("token_id", sa.Integer(), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["token_id"], ["token.id"], name=op.f("fk_browser_session_token_id_token"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_browser_session")),
+        sa.UniqueConstraint("hash", name=op.f("uq_browser_session_hash")),
+    )
+    with op.batch_alter_table("browser_session") as batch:
+        batch.create_index(batch.f("ix_browser_session_token_id"), ["token_id"])
+    with op.batch_alter_table("log_chunk") as batch:
+        batch.add_column(sa.Column("lines", sa.Integer(), nullable=False, server_default="0"))
+

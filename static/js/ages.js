@@ -1,0 +1,44 @@
+// Times that the reader's clock carries on: <time data-age> counts up, <time data-clock> is shown in the reader's zone.
+//
+// An element with data-lost-after (seconds) around a data-age turns into what data-lost-class says once the age is greater: a page
+// must not call a silent job running, also when the server that would say so is gone.
+
+const skew = new Date(document.body.dataset.now) - Date.now(); // the server's clock counts
+
+export function duration(seconds) {
+  if (seconds < 60) return `${Math.max(0, Math.round(seconds))} s`;
+  const minutes = Math.round(seconds / 60);
+  if (minutes < 60) return `${minutes} min`;
+  const hours = Math.floor(minutes / 60);
+  if (hours < 48) return minutes % 60 ? `${hours} h ${minutes % 60} min` : `${hours} h`;
+  return `${Math.floor(hours / 24)} d ${hours % 24} h`;
+}
+
+export function age(iso) {
+  return Math.max(0, (Date.now() + skew - new Date(iso)) / 1000);
+}
+
+function tick() {
+  for (const element of document.querySelectorAll("time[data-age]")) {
+    const seconds = age(element.dateTime);
+    const text = `${duration(seconds)} ago`;
+    if (element.textContent !== text) element.textContent = text;
+    const owner = element.closest("[data-lost-after]");
+    if (owner) owner.classList.toggle("is-lost", seconds > Number(owner.dataset.lostAfter));
+  }
+}
+
+export function localise(root = document) {
+  for (const element of root.querySelectorAll("time[data-clock]")) {
+    const at = new Date(element.dateTime);
+    const today = at.toDateString() === new Date().toDateString();
+    element.textContent = today ? at.toLocaleTimeString() : at.toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+  }
+}
+
+tick();
+localise();
+setInterval(() => {
+  tick();
+  localise();
+}, 1000);

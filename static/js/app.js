@@ -1,0 +1,128 @@
+// On every page: the theme, the live badge, messages, questions before what cannot be undone, keyboard shortcuts.
+
+import "./ages.js";
+import { duration } from "./ages.js";
+import { live } from "./live.js";
+
+// Messages
+
+/** Show a sentence for a while; one that says what failed stays until it is clicked away. */
+export function toast(text, kind = "info") {
+  const message = document.createElement("button");
+  message.className = `toast ${kind}`;
+  message.textContent = text;
+  message.onclick = () => message.remove();
+  document.getElementById("toasts").append(message);
+  if (kind === "info") setTimeout(() => message.remove(), 6000);
+}
+
+/** What a problem document says, or which status came without one. */
+export function reason(text, status) {
+  try {
+    return JSON.parse(text).detail;
+  } catch {
+    return `The server answered ${status}.`;
+  }
+}
+
+// Forms that act are sent by htmx and change nothing by themselves: what they led to comes live.
+document.body.addEventListener("htmx:response:error", ({ detail: { ctx } }) => toast(reason(ctx.text, ctx.response.status), "bad"));
+
+document.body.addEventListener("htmx:error", () => toast("The server does not answer.", "bad"));
+
+document.addEventListener(
+  "submit",
+  (event) => {
+    const question = event.target.dataset.confirm;
+    if (question && !confirm(question)) {
+      event.preventDefault();
+      event.stopPropagation();
+    }
+  },
+  true,
+);
+
+// Theme
+
+const theme = document.getElementById("theme");
+const isDark = () =>
+  getComputedStyle(document.documentElement).colorScheme.trim() === "dark" ||
+  (!document.documentElement.dataset.theme && matchMedia("(prefers-color-scheme: dark)").matches);
+
+function switchTheme() {
+  const chosen = isDark() ? "light" : "dark";
+  document.documentElement.dataset.theme = chosen;
+  document.cookie = `theme=${chosen}; path=/; max-age=31536000; samesite=lax`;
+  dispatchEvent(new Event("themechange"));
+}
+
+theme.hidden = false;
+theme.onclick = switchTheme;
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => dispatchEvent(new Event("themechange")));
+
+// The live badge
+
+const badge = document.getElementById("live");
+const bar = document.getElementById("lost-stream");
+let status = { state: "connecting", heard: null };
+
+function showStatus() {
+  const { state, heard } = status;
+  badge.dataset.state = state;
+  const text = state === "live" ? "Live" : "Not live";
+  if (badge.textContent !== text) badge.textContent = text;
+  const lost = state === "reconnecting" || state === "signed-out";
+  const silent = heard ? `, last update ${duration((Date.now() - heard) / 1000)} ago` : "";
+  bar.hidden = !lost;
+  const message = state === "signed-out" ? "This browser is signed out. Reload to sign in." : `Reconnecting${silent}`;
+  if (lost && bar.textContent !== message) bar.textContent = message;
+}
+
+live.on("status", (message) => {
+  status = message;
+  showStatus();
+});
+setInterval(showStatus, 1000);
+
+// Keyboard
+
+const GO = { o: "/", r: "/runs", l: "/runs/new", c: "/checkpoints", e: "/evals", d: "/datasets" };
+const HELP = [
+  ["g then o r l c e d", "Overview, runs, launch, checkpoints, evals, datasets"],
+  ["n", "Launch a run"],
+  ["/", "Search or filter"],
+  ["t", "Light or dark"],
+  ["?", "This list"],
+  ["Esc", "Close"],
+];
+const dialog = document.getElementById("shortcuts");
+const typing = (element) => element.matches("input:not([type=checkbox], [type=radio], [type=range]), textarea, select, [contenteditable]");
+let leader = false;
+
+/** Pages add keys of their own: keys({ f: [follow, "Follow the log"] }). */
+export function keys(more) {
+  for (const [key, [action, help]] of Object.entries(more)) {
+    actions[key] = action;
+    HELP.splice(-2, 0, [key, help]);
+  }
+}
+
+const actions = {
+  n: () => (location.href = "/runs/new"),
+  t: switchTheme,
+  "/": () => document.querySelector("main [type=search]")?.focus(),
+  "?": () => {
+    dialog.innerHTML = `<h2 id="shortcuts-title">Keyboard</h2><dl>${HELP.map(([key, what]) => `<dt><kbd>${key}</kbd></dt><dd>${what}</dd>`).join("")}</dl><form method="dialog"><button class="btn">Close</button></form>`;
+    dialog.showModal();
+  },
+};
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || typing(event.target)) return;
+  if (leader && GO[event.key]) location.href = GO[event.key];
+  const wasLeader = leader;
+  leader = event.key === "g" && !wasLeader;
+  if (wasLeader || leader || !actions[event.key]) return;
+  event.preventDefault();
+  actions[event.key](event);
+});

@@ -1,0 +1,98 @@
+// The one event stream of a browser, shared by its tabs: opened once, resumed where it broke, told to every listener in order.
+//
+// A listener says up to which event it knows everything. It is told what is newer, each event once. When events are missing,
+// because the server has forgotten them, it is told "reset" and reads anew. Runs in the shared worker, or in the page where there is none.
+
+const KINDS = ["job", "metric", "progress", "checkpoint", "log", "note", "sample", "evaluation"];
+const KEPT = 2000; // events for tabs that open later
+const RETRY_MS = 2000;
+
+export class LiveSource {
+  constructor() {
+    this.listeners = new Set();
+    this.recent = [];
+    this.floor = null; // every event above it is in `recent`
+    this.last = null;
+    this.heard = null; // when the server was last heard
+    this.state = "connecting";
+    this.stream = null;
+  }
+
+  /** Tell `send` everything after event `after`, from now on. Returns what ends it. */
+  listen(after, send) {
+    const listener = { after, send };
+    this.listeners.add(listener);
+    if (this.stream === null) this.open(after);
+    else if (after < this.floor) send({ type: "reset" });
+    else this.recent.forEach((event) => this.tell(listener, event));
+    send({ type: "status", state: this.state, heard: this.heard });
+    return () => {
+      this.listeners.delete(listener);
+      if (!this.listeners.size) this.close();
+    };
+  }
+
+  open(after) {
+    this.floor ??= after;
+    this.last ??= after;
+    this.stream = new EventSource(`/api/v1/events?last_event_id=${this.last}`);
+    this.stream.addEventListener("hello", (event) => this.greet(event));
+    for (const kind of KINDS) this.stream.addEventListener(kind, (event) => this.take(event));
+    this.stream.onerror = () => this.fail();
+  }
+
+  close() {
+    this.stream?.close();
+    this.stream = null;
+    this.recent = [];
+    this.floor = this.last = this.heard = null;
+    this.state = "connecting";
+  }
+
+  greet(event) {
+    this.change("live");
+    if (JSON.parse(event.data).complete) return;
+    this.recent = [];
+    this.floor = this.last = Number(event.lastEventId);
+    this.send({ type: "reset" });
+  }
+
+  take(message) {
+    const event = JSON.parse(message.data);
+    if (event.id <= this.last) return;
+    this.last = event.id;
+    this.heard = Date.now();
+    this.recent.push(event);
+    if (this.recent.length > KEPT) this.floor = this.recent.shift().id;
+    for (const listener of this.listeners) this.tell(listener, event);
+  }
+
+  tell(listener, event) {
+    if (event.id <= listener.after) return;
+    listener.after = event.id;
+    listener.send({ type: "event", event });
+  }
+
+  /** A browser comes back by itself after a broken line, but not after an answer that refuses; then we ask why and try again. */
+  fail() {
+    this.change("reconnecting");
+    if (this.stream.readyState !== EventSource.CLOSED) return;
+    const broken = this.stream;
+    setTimeout(async () => {
+      if (this.stream !== broken) return;
+      const answer = await fetch("/api/v1/queue").catch(() => null);
+      if (answer?.status === 401) return this.change("signed-out");
+      if (this.stream === broken) this.open(this.last);
+    }, RETRY_MS);
+  }
+
+  change(state) {
+    if (state === "live") this.heard = Date.now();
+    this.state = state;
+    this.send({ type: "status", state, heard: this.heard });
+  }
+
+  send(message) {
+    for (const listener of this.listeners) listener.send(message);
+  }
+}

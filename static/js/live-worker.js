@@ -1,0 +1,13 @@
+// The shared worker: one event stream for all tabs of this browser.
+
+import { LiveSource } from "./live-source.js";
+
+const source = new LiveSource();
+
+self.onconnect = ({ ports: [port] }) => {
+  let end = () => {};
+  port.onmessage = ({ data }) => {
+    end();
+    if (data.after !== undefined) end = source.listen(data.after, (message) => port.postMessage(message));
+  };
+};
