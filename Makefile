@@ -18,8 +18,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev,wandb]'
 	@touch $@
 
-run: setup ## Server on this machine; `panollava worker` beside it does the work
-	$(BIN)/panollava server $(ARGS)
+run: setup ## Dashboard and workers on this machine; prints the sign-in link
+	$(BIN)/panollava up $(ARGS)
 
 demo: setup ## The whole chain on demo data; ARGS=--headless stops when it is done
 	$(BIN)/panollava demo $(ARGS)

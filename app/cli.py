@@ -5,8 +5,7 @@ Imports stay inside the commands, so that `panollava --help` does not wait for a
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -52,6 +51,18 @@ for noun, commands in remote.NOUNS.items():
 
 
 @cli.command()
+def up(
+    port: Annotated[int | None, typer.Option(help=_("Port of the dashboard; PANOLLAVA_PORT if not given."))] = None,
+) -> None:
+    """Dashboard and workers on this machine, one worker per GPU or else one on the CPU, until Ctrl-C. Prints the sign-in link."""
+    from app import up
+    from app.settings import get_settings
+
+    settings = get_settings()
+    raise typer.Exit(up.run(settings if port is None else settings.model_copy(update={"port": port})))
+
+
+@cli.command()
 def server(
     host: Annotated[str | None, typer.Option(help=_("Address to listen on; PANOLLAVA_HOST or loopback if not given."))] = None,
     port: Annotated[int | None, typer.Option(help=_("Port to listen on; PANOLLAVA_PORT if not given."))] = None,
@@ -62,6 +73,17 @@ def server(
 
     given = {"host": host, "port": port}
     serve.run(get_settings().model_copy(update={name: value for name, value in given.items() if value is not None}))
+
+
+@cli.command()
+def link() -> None:
+    """Print a link that signs a browser in: once, within ten minutes."""
+    from app.access import sessions
+    from app.settings import get_settings
+
+    with _database() as session:
+        key = sessions.create_link(session)
+    typer.echo(sessions.link_url(get_settings(), key))
 
 
 @cli.command()
@@ -120,16 +142,12 @@ def revoke_token(token_id: Annotated[int, typer.Argument(help=_("Its number in t
         access.revoke(session, token_id)
 
 
-@contextmanager
-def _database() -> Iterator["Session"]:
+def _database() -> AbstractContextManager["Session"]:
     """A session on this installation's own database, committed at the end."""
     from app import db
     from app.settings import get_settings
 
-    url = get_settings().database_url
-    db.migrate(url)
-    with db.session_factory(db.engine(url)).begin() as session:
-        yield session
+    return db.transaction(get_settings().database_url)
 
 
 def main() -> None:

@@ -4,9 +4,11 @@ Data, server and worker are made if they are missing and stopped at the end. Wha
 """
 
 import contextlib
+import os
 import signal
 import sys
 import time
+import webbrowser
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ from rich.table import Table
 
 from app import follow, processes
 from app.client import Client
+from app.devices import all_devices
 from app.errors import AppError
 from app.follow import Board, Work
 from app.i18n import _
@@ -33,6 +36,8 @@ CONTROLS = ("blank", "shuffled", "rolled", "untrained")
 COMPARED = ("resampler", "finetune")
 """Stages whose best checkpoints are evaluated; the first is the base."""
 LOG_BYTES = 4000
+SMALL_MODELS = {"OMP_NUM_THREADS": "1"}
+"""Models as small as the demo's are slower on several contended threads."""
 
 
 class Failed(Exception):
@@ -116,11 +121,12 @@ def run(directory: Path, *, headless: bool, seed: int) -> int:
     directory = directory.resolve()
     try:
         make_data(directory / "data", console)
-        with processes.running(directory / "home", roots=[directory]) as house, Client(house.url, house.token) as client:
+        settings = processes.private(directory / "home", roots=[directory])
+        with processes.running(settings, all_devices()[:1], SMALL_MODELS) as house, Client(house.url, house.token) as client:
             try:
-                kept = _main_job(Demo(client, house, directory / "data", console), seed)
+                kept, compared = _main_job(Demo(client, house, directory / "data", console), seed)
                 if not headless:
-                    _leave_open(house, console)
+                    _leave_open(house, compared, console)
             finally:
                 console.print(_("Stopping what was started."))
                 for impatience in (signal.SIGINT, signal.SIGTERM):
@@ -157,19 +163,23 @@ def gate_rows(gates: Sequence[Gate]) -> list[list[str]]:
     return rows
 
 
-def _main_job(demo: Demo, seed: int) -> bool:
-    """Train, evaluate, report; whether every promise is kept."""
+def _main_job(demo: Demo, seed: int) -> tuple[bool, str]:
+    """Train, evaluate, report; whether every promise is kept, and the page of the comparison."""
     began = time.monotonic()
     with follow.board(demo.console) as board:
         run = demo.train(seed, board)
         evaluations = demo.evaluate(run, board)
     kept = demo.verdict(run, evaluations)
     demo.console.print(_("Took {minutes:.1f} minutes.").format(minutes=(time.monotonic() - began) / 60))
-    return kept
+    return kept, f"/evals/compare?ids={','.join(str(each['id']) for each in evaluations)}"
 
 
-def _leave_open(house: House, console: Console) -> None:
-    console.print(_("The server stays at {url} until Ctrl-C. A token for it: {token}").format(url=house.url, token=house.token), soft_wrap=True)
+def _leave_open(house: House, page: str, console: Console) -> None:
+    """The dashboard with the finished comparison, in a browser where this machine has one to show, else as a link."""
+    console.print(_("The dashboard is open at the finished comparison until Ctrl-C. Sign in there, once, within ten minutes:"))
+    console.print(f"  {house.link(page)}", highlight=False, soft_wrap=True)
+    if sys.stdout.isatty() and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform == "darwin"):
+        webbrowser.open(house.link(page))
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             house.check()

@@ -1,4 +1,4 @@
-"""A server and a worker on one device as children of this process, on a home of their own: started, watched, ended by handle.
+"""A server and its workers as children of this process: started, watched, ended by handle.
 
 For commands that bring the whole house up and take it down again. What is done with it is theirs.
 """
@@ -10,13 +10,18 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import httpx
 
-from app.devices import all_devices
+from app import db
+from app.access import service as access
+from app.access import sessions
+from app.access.scope import Scope
 from app.i18n import _
+from app.settings import Settings
 
 START_SECONDS = 120.0
 STOP_SECONDS = 90.0
@@ -54,11 +59,26 @@ class Child:
 
 @dataclass(frozen=True)
 class House:
-    """A server that answers, a worker, and a token that may launch."""
+    """A server that answers, and its workers."""
 
-    url: str
-    token: str
+    settings: Settings
     children: Sequence[Child]
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def url(self) -> str:
+        return sessions.base_url(self.settings)
+
+    @cached_property
+    def token(self) -> str:
+        """A token that may launch."""
+        with db.transaction(self.settings.database_url) as session:
+            return access.create(session, "house", Scope.launch)[1]
+
+    def link(self, next: str = "/") -> str:
+        """A new sign-in link that leads to this page."""
+        with db.transaction(self.settings.database_url) as session:
+            return sessions.link_url(self.settings, sessions.create_link(session), next)
 
     def check(self) -> None:
         """Raises Died when one of its processes is gone."""
@@ -66,18 +86,24 @@ class House:
             child.check()
 
 
+def private(home: Path, roots: Sequence[Path]) -> Settings:
+    """A house of its own on a free port, whatever PANOLLAVA_* variables say of another one."""
+    return Settings(
+        home=home, database_url=f"sqlite:///{home / 'panollava.db'}", broker_url=None, artifacts=home / "runs", roots=list(roots),
+        host="127.0.0.1", port=free_port(), allowed_hosts=["127.0.0.1", "localhost"],
+    )  # fmt: skip
+
+
 @contextmanager
-def running(home: Path, roots: Sequence[Path]) -> Iterator[House]:
-    """Until the block ends, however it ends; the worker goes first. Raises Died when the house does not come up."""
-    home.mkdir(parents=True, exist_ok=True)
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    environment = _environment(home, roots, port)
+def running(settings: Settings, devices: Sequence[str], environment: Mapping[str, str] | None = None) -> Iterator[House]:
+    """Until the block ends, however it ends; workers go first. One worker on each device. Raises Died when the house does not come up."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    told = _environment(settings) | dict(environment or {})
     with ExitStack() as stack:
-        server = stack.enter_context(_started("server", ["app.cli", "server"], environment, home))
-        _await(server, f"{url}/readyz")
-        worker = stack.enter_context(_started("worker", ["worker", "--devices", all_devices()[0]], environment, home))
-        yield House(url, _token(environment), (server, worker))
+        server = stack.enter_context(_started("server", ["app.cli", "server"], told, settings.home))
+        _await(server, f"{sessions.base_url(settings)}/readyz")
+        workers = [stack.enter_context(_started(f"worker-{each}", ["worker", "--devices", each], told, settings.home)) for each in devices]
+        yield House(settings, (server, *workers))
 
 
 def free_port() -> int:
@@ -91,11 +117,12 @@ def last_lines(log: Path, count: int = LAST_LINES) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-count:])
 
 
-def _environment(home: Path, roots: Sequence[Path], port: int) -> dict[str, str]:
-    """Ours, with the settings of this house in place of any other's. Models as small as the demo's are slower on several contended threads."""
-    others = {"OMP_NUM_THREADS": "1"} | {name: value for name, value in os.environ.items() if not name.startswith("PANOLLAVA_")}
-    settings = {"HOME": home, "ROOTS": os.pathsep.join(map(str, roots)), "PORT": port}
-    return others | {f"PANOLLAVA_{name}": str(value) for name, value in settings.items()}
+def _environment(settings: Settings) -> dict[str, str]:
+    """Ours, with the settings of this house in place of any other's."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("PANOLLAVA_")}
+    lists = {"roots": os.pathsep.join(map(str, settings.roots)), "allowed_hosts": ",".join(settings.allowed_hosts)}
+    told = {name: value for name, value in (settings.model_dump() | lists).items() if value is not None}
+    return others | {f"PANOLLAVA_{name.upper()}": str(value) for name, value in told.items()}
 
 
 def _command(module: Sequence[str]) -> list[str]:
@@ -133,8 +160,3 @@ def _answers(url: str) -> bool:
         return httpx.get(url).is_success
     except httpx.TransportError:
         return False
-
-
-def _token(environment: Mapping[str, str]) -> str:
-    made = subprocess.run(_command(["app.cli", "token", "create", "demo"]), env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return made.stdout.strip()

@@ -85,7 +85,10 @@ def test_the_promises_are_judged_by_the_evaluations_figures(tmp_path):
 
 def test_a_house_comes_up_with_a_worker_and_leaves_no_process_behind(tmp_path, monkeypatch):
     monkeypatch.setenv("PANOLLAVA_DATABASE_URL", "postgresql://not.this.one/")
-    with processes.running(tmp_path / "home", roots=[tmp_path]) as house, Client(house.url, house.token) as client:
+    with (
+        processes.running(processes.private(tmp_path / "home", [tmp_path]), ["cpu"], demo.SMALL_MODELS) as house,
+        Client(house.url, house.token) as client,
+    ):
         while not (workers := client.get("/workers")):
             house.check()
             time.sleep(0.1)
@@ -93,7 +96,7 @@ def test_a_house_comes_up_with_a_worker_and_leaves_no_process_behind(tmp_path, m
         server, worker = house.children
         worker.process.kill()
         worker.process.wait()
-        with pytest.raises(Died, match=r"The worker has ended with exit status -9\. The end of .*worker\.log"):
+        with pytest.raises(Died, match=r"The worker-cpu has ended with exit status -9\. The end of .*worker-cpu\.log"):
             house.check()
     assert server.process.returncode == 0
 
@@ -101,5 +104,8 @@ def test_a_house_comes_up_with_a_worker_and_leaves_no_process_behind(tmp_path, m
 def test_a_house_that_does_not_come_up_says_why(tmp_path):
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "panollava.db").write_text("this is no database, whatever its name says, and long enough to be looked at" * 10)
-    with pytest.raises(Died, match="file is not a database"), processes.running(tmp_path / "home", roots=[tmp_path]):
+    with (
+        pytest.raises(Died, match="file is not a database"),
+        processes.running(processes.private(tmp_path / "home", [tmp_path]), ["cpu"], demo.SMALL_MODELS),
+    ):
         pass

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from app import processes
+from app import demo, processes
 from app.client import Client
 from app.processes import House
 
@@ -22,7 +22,7 @@ LONG = {"resampler": {"epochs": 500, "batch_size": 4, "save_every_steps": 5}}
 
 @pytest.fixture
 def house(tmp_path: Path, demo_data: Path) -> Iterator[House]:
-    with processes.running(tmp_path / "home", roots=[demo_data]) as house:
+    with processes.running(processes.private(tmp_path / "home", [demo_data]), ["cpu"], demo.SMALL_MODELS) as house:
         yield house
 
 

@@ -1,0 +1,80 @@
+"""`panollava up` for real: one command, one link, one Ctrl-C."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+from app.processes import free_port
+
+
+@pytest.fixture
+def up(tmp_path):
+    """Starts it with these arguments; whatever is left at the end is ended."""
+    started = []
+
+    def start(*arguments):
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PANOLLAVA_")}
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "app.cli", *arguments], env=environment | {"PANOLLAVA_HOME": str(tmp_path / "home"), "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path,
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.terminate()
+        process.communicate(timeout=60)
+
+
+def link_in(process):
+    for line in process.stdout:
+        if found := re.search(r"http://\S+/sign-in\?key=\S+", line):
+            return found[0]
+    raise AssertionError("no link was printed")
+
+
+def follow(link):
+    """What a browser does with a link; the key goes back as a form."""
+    client = httpx.Client(headers={"Accept": "text/html", "Origin": link.split("/sign-in")[0]}, base_url=link.split("/sign-in")[0])
+    key = re.search(r'name="key" value="([^"]+)"', client.get(link).text)
+    return client, client.post("/sign-in", data={"key": key[1]})
+
+
+def test_up_prints_a_link_that_signs_in_and_ctrl_c_ends_everything(up, tmp_path):
+    port = free_port()
+    process = up("up", "--port", str(port))
+    client, answer = follow(link_in(process))
+    assert answer.status_code == 303
+    workers = client.get("/api/v1/workers").json()
+    assert [each["devices"] for each in workers] in ([], [["cpu"]])  # it is up before its worker has joined
+    log = tmp_path / "home" / "server.log"
+    assert "/sign-in?..." in log.read_text() and "key=" not in log.read_text()
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and "Stopping" in rest
+    with pytest.raises(httpx.ConnectError):
+        client.get("/healthz")
+
+
+def test_link_prints_another_one_for_the_same_installation(up):
+    first, second = (up("link").communicate(timeout=60)[0].strip() for _ in range(2))
+    assert first.startswith("http://127.0.0.1:7360/sign-in?key=") and second != first
+
+
+def test_a_port_in_use_is_named_before_anything_is_started(up):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        process = up("up", "--port", str(port))
+        printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"port {port}" in printed and "--port takes another one" in printed
