@@ -3,6 +3,7 @@
 Knows lines and offsets; opens no file and ends no job: how an attempt ended is told to `app.jobs.finish`.
 """
 
+import math
 from collections import defaultdict
 from typing import Any, Literal
 
@@ -91,6 +92,7 @@ class _Batch:
     def _take(self, event: trainer.Event) -> None:
         match event:
             case Metric():
+                self._learn_pace(event)
                 for name, value in event.values.items():
                     self._points[name].append((event.step, event.t, value))
             case Progress():
@@ -111,6 +113,12 @@ class _Batch:
         self._session.add(self._attempt)
         if self._job.status is JobStatus.starting:
             move_on(self._session, self._job, JobStatus.running, "trainer", event.status)
+
+    def _learn_pace(self, event: Metric) -> None:
+        """Steps over epochs is a whole number but for the last bits, and the same all through an attempt."""
+        if event.step > 0 and 0 < event.epoch < math.inf and self._attempt.steps_per_epoch is None:
+            self._attempt.steps_per_epoch = round(event.step / event.epoch, 6)
+            self._session.add(self._attempt)
 
     def _write_points(self) -> None:
         if not self._points:

@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from sqlmodel import select
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.staticfiles import StaticFiles
 
@@ -16,6 +17,8 @@ from app.access import pages as access_pages
 from app.access import routes as access
 from app.access.permissions import READ
 from app.checkpoints import routes as checkpoints
+from app.datasets import pages as dataset_pages
+from app.datasets import routes as datasets
 from app.deps import SessionDep, State
 from app.evaluations import routes as evaluations
 from app.events import routes as events
@@ -23,6 +26,7 @@ from app.events.stream import Hub
 from app.jobs import routes as jobs
 from app.pages import STATIC, SecurityHeaders, static_version
 from app.problems import RESPONSES, handle_problems
+from app.runs import pages as run_pages
 from app.runs import routes as runs
 from app.schema import routes as schema
 from app.settings import Settings
@@ -63,10 +67,11 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.panollava = State(settings, reading, writing, hub)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=settings.allowed_hosts, www_redirect=False)
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(GZipMiddleware, minimum_size=1000)  # event streams it leaves alone
     handle_problems(app)
     app.include_router(_health)
     app.include_router(_api(app))
-    for domain in (access_pages,):
+    for domain in (access_pages, run_pages, dataset_pages):
         app.include_router(domain.router)
     app.mount(f"/static/{static_version()}", StaticFiles(directory=STATIC), name="static")
     return app
@@ -80,7 +85,7 @@ def _mourn(hub: asyncio.Task[None]) -> None:
 
 def _api(app: FastAPI) -> APIRouter:
     api = APIRouter(prefix=PREFIX)
-    for domain in (runs, checkpoints, evaluations, jobs, events, schema, access):
+    for domain in (runs, checkpoints, evaluations, datasets, jobs, events, schema, access):
         api.include_router(domain.router)
 
     @api.get("/openapi.json", dependencies=[READ], include_in_schema=False)

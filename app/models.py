@@ -159,6 +159,7 @@ class Attempt(SQLModel, table=True):
     pid_started: float | None = Field(default=None, description="When the kernel started that pid, so that a reused pid is not mistaken for it.")
     boot_id: str | None = None
     resumed_step: int = Field(default=0, description="Optimizer step it continued from; 0 when it began at the start.")
+    steps_per_epoch: float | None = Field(default=None, description="A step over this is its epoch. None until the trainer has told of one.")
     event_offset: int = Field(default=0, sa_type=BigInteger, description="Bytes of events.jsonl in the database.")
     log_offset: int = Field(default=0, sa_type=BigInteger, description="Bytes of output.log in the database.")
     exit_code: int | None = None
@@ -199,7 +200,7 @@ class Worker(SQLModel, table=True):
 class Checkpoint(SQLModel, table=True):
     """A checkpoint file that is whole, as its `.json` describes it."""
 
-    __table_args__ = NEVER_AGAIN
+    __table_args__ = (Index(None, "stage_id", "val_loss"), NEVER_AGAIN)
 
     id: int = _id()
     run_id: int = Field(foreign_key="run.id", index=True, ondelete="CASCADE")
@@ -211,6 +212,7 @@ class Checkpoint(SQLModel, table=True):
     step: int
     epoch: float
     metrics: dict[str, float] = _json()
+    val_loss: float | None = Field(default=None, description="The one of `metrics`, for lists to be sorted by; None if there is none that is finite.")
     sha256: str
     size: int = Field(sa_type=BigInteger)
     created_at: datetime = _time()

@@ -6,19 +6,22 @@ That every point comes once is not this module's business: whoever appends count
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Literal
 
 import numpy as np
-from sqlalchemy import ColumnElement, tuple_
+from sqlalchemy import tuple_
 from sqlmodel import Session, col, select
 
-from app.metrics import chunks
+from app.metrics import chunks, reading, smoothing
 from app.metrics.chunks import FOLD, SIZE, Rows
+from app.metrics.reading import Part, Window
+from app.metrics.smoothing import Curve
 from app.models import Attempt, Job, MetricChunk, MetricSeries, StageRun
 from panollava.events import jsonable
 from panollava.stages import Stage
 
-Axis = Literal["step", "time"]
+Axis = Literal["step", "epoch", "time"]
 Point = tuple[int, float, float]
 """Step, seconds since 1970, value."""
 Tails = dict[tuple[int, int], MetricChunk]
@@ -90,11 +93,23 @@ class Line:
     attempt: int
     points: int
     """Points of the whole series, however many of them the buckets stand for."""
+    steps_per_epoch: float | None
+    """Step over this is the epoch. None until the trainer has told of an epoch."""
     buckets: Rows
+    ema: Curve | None
+    """At the last point of each bucket, if it was asked for."""
+
+    @property
+    def ema_count(self) -> int | None:
+        """Finite points in the last of `ema`, those of older attempts included; 0 where there is no bucket."""
+        if self.ema is None:
+            return None
+        return int(self.ema.counts[-1]) if len(self.buckets) else 0
 
     def columns(self) -> dict[str, Any]:
         """Lists by column, ready for JSON."""
-        return {name: jsonable(self.buckets[name].tolist()) for name in self.buckets.dtype.names or ()}
+        columns = {name: jsonable(self.buckets[name].tolist()) for name in self.buckets.dtype.names or ()}
+        return columns | ({"ema": jsonable(self.ema.values.tolist())} if self.ema else {})
 
 
 def series(session: Session, run_id: int) -> list[tuple[MetricSeries, Stage | None]]:
@@ -106,82 +121,70 @@ def series(session: Session, run_id: int) -> list[tuple[MetricSeries, Stage | No
 
 def query(
     session: Session, run_id: int, names: Collection[str] | None = None, stage: Stage | None = None, x: Axis = "step",
-    from_: float | None = None, to: float | None = None, points: int = 1000,
+    from_: float | None = None, to: float | None = None, points: int = 1000, smooth: float = 0.0,
 ) -> list[Line]:  # fmt: skip
     """The named series of a run, or all, one line per attempt, each in `points` to 2 x `points` buckets where it has as many points.
 
-    `from_` and `to` are on the axis `x`: steps, or seconds since 1970. A line ends where a newer attempt of its job took over.
+    `from_` and `to` are on the axis `x`: steps, epochs, or seconds since 1970. The buckets next to that range come with it, so that a line
+    reaches both edges of a chart. A line ends where a newer attempt of its job took over. `smooth`, in [0, 1), adds an exponential mean
+    over all points of the job's attempts, up to the last of each bucket: the same curve whatever part of it is asked for.
     """
-    cuts = _cuts(session, run_id)
-    window = (x, -math.inf if from_ is None else from_, math.inf if to is None else to)
-    wanted = [row for row in series(session, run_id) if (not names or row[0].name in names) and stage in (None, row[1])]
-    return [
-        Line(each.name, of, each.job_id, each.attempt, each.count, _read(session, each, Window(*window, cuts[each.job_id, each.attempt]), points))
-        for each, of in wanted
-    ]
-
-
-def _cuts(session: Session, run_id: int) -> dict[tuple[int, int], float]:
-    """The last step that counts of each attempt: the smallest that any newer attempt of the job resumed from."""
-    attempts = select(Attempt).join(Job).where(Job.run_id == run_id).order_by(col(Attempt.number).desc())
-    cuts: dict[tuple[int, int], float] = {}
-    resumed: dict[int, float] = {}
-    for each in session.exec(attempts):
-        cuts[each.job_id, each.number] = resumed.get(each.job_id, math.inf)
-        resumed[each.job_id] = min(each.resumed_step, cuts[each.job_id, each.number])
-    return cuts
+    ends = (-math.inf if from_ is None else from_, math.inf if to is None else to)
+    wanted = [each for each in _sources(session, run_id) if (not names or each.series.name in names) and stage in (None, each.stage)]
+    lines = []
+    for _, attempts in groupby(wanted, lambda each: (each.series.name, each.series.job_id)):
+        of_job = [(each, each.part(session, x, *ends, points)) for each in attempts]
+        curves = _smooth(session, of_job, smooth) if smooth else [None] * len(of_job)
+        lines += [each.line(part, curve) for (each, part), curve in zip(of_job, curves, strict=True)]
+    return lines
 
 
 @dataclass(frozen=True)
-class Window:
-    """The part of a series that is asked for: from `start` to `end` on the axis, and no step beyond `cut`."""
+class _Source:
+    """A series, and what of its attempt must be known to read it."""
 
-    axis: Axis
-    start: float
-    end: float
+    series: MetricSeries
+    stage: Stage | None
     cut: float
+    """The last step that counts."""
+    steps_per_epoch: float | None
 
-    def chunks(self) -> list[ColumnElement[bool]]:
-        """What is true of a chunk that has some of it."""
-        steps = self.axis == "step"
-        first, last = (MetricChunk.first_step, MetricChunk.last_step) if steps else (MetricChunk.first_t, MetricChunk.last_t)
-        limits = [(self.start, col(last).__ge__), (self.end, col(first).__le__), (self.cut, col(MetricChunk.first_step).__le__)]
-        return [holds(limit) for limit, holds in limits if math.isfinite(limit)]
+    def part(self, session: Session, x: Axis, start: float, end: float, points: int) -> Part:
+        """Nothing on an axis of epochs that the trainer has not told of."""
+        if x == "epoch":
+            if self.steps_per_epoch is None:
+                return reading.NOTHING
+            start, end = (round(bound * self.steps_per_epoch, 6) for bound in (start, end))  # 0.07 * 100 is more than 7
+        return reading.read(session, self.series, Window("time" if x == "time" else "step", start, end, self.cut), points)
 
-    def part(self, rows: Rows) -> slice:
-        """Where the buckets lie that have some of it; the rows around it stay out."""
-        first, last = ("first_step", "last_step") if self.axis == "step" else ("first_t", "last_t")
-        inside = np.flatnonzero((rows[last] >= self.start) & (rows[first] <= self.end) & (rows["first_step"] <= self.cut))
-        return slice(int(inside[0]), int(inside[-1]) + 1) if len(inside) else slice(0, 0)
-
-
-def _read(session: Session, series: MetricSeries, window: Window, points: int) -> Rows:
-    """The coarsest level with at least `points` buckets in the window, folded to less than twice as many. Reads O(points) rows."""
-    level = max([0, *(level for level, rows in enumerate(chunks.lengths(series.count)) if rows >= points)])
-    rows = _level(session, series, level, window)
-    while len(rows) < points and level > 0:
-        level -= 1
-        rows = _level(session, series, level, window)
-    return chunks.fold(rows, by) if (by := len(rows) // points) > 1 else rows
+    def line(self, part: Part, curve: Curve | None) -> Line:
+        of = self.series
+        return Line(of.name, self.stage, of.job_id, of.attempt, of.count, self.steps_per_epoch, part.buckets, curve)
 
 
-def _level(session: Session, series: MetricSeries, level: int, window: Window) -> Rows:
-    """Buckets of one level in the window."""
-    of_level = (MetricChunk.series_id == series.id, MetricChunk.level == level)
-    found = session.exec(select(MetricChunk).where(*of_level, *window.chunks()).order_by(col(MetricChunk.number))).all()
-    if not found:
-        return np.empty(0, chunks.BUCKET)
-    rows = np.concatenate([chunks.buckets(chunks.unpack(each.data, level)) for each in found])
-    part = window.part(rows)
-    return _until(session, series, level, found[0].number * SIZE + part.start, rows[part], window.cut)
+def _sources(session: Session, run_id: int) -> list[_Source]:
+    attempts = {(each.job_id, each.number): each for each in session.exec(select(Attempt).join(Job).where(Job.run_id == run_id))}
+    cuts = _cuts(attempts.values())
+    found = ((each, stage, (each.job_id, each.attempt)) for each, stage in series(session, run_id))
+    return [_Source(each, stage, cuts[key], attempts[key].steps_per_epoch) for each, stage, key in found]
 
 
-def _until(session: Session, series: MetricSeries, level: int, first: int, rows: Rows, cut: float) -> Rows:
-    """The rows up to step `cut`. A bucket that reaches beyond it is taken apart, level by level. `first` is the number of rows[0]."""
-    whole = rows[rows["last_step"] <= cut]
-    if level == 0 or len(whole) == len(rows):
-        return whole
-    child = (first + len(whole)) * FOLD
-    chunk = session.get_one(MetricChunk, (series.id, level - 1, child // SIZE))
-    children = chunks.buckets(chunks.unpack(chunk.data, level - 1))[child % SIZE :][:FOLD]
-    return np.concatenate([whole, _until(session, series, level - 1, child, children, cut)])
+def _smooth(session: Session, of_job: Sequence[tuple[_Source, Part]], weight: float) -> list[Curve]:
+    """One curve through the attempts of a job: an older one up to its cut, then the newer. For each part its piece."""
+    shown = [len(part.buckets) for _, part in of_job]
+    if not any(shown):
+        return [smoothing.NOTHING for _ in of_job]
+    values = [reading.values(session, source.series, source.cut) for source, _ in of_job]
+    before = np.cumsum([0, *map(len, values)])[:-1]
+    ends = [start + part.ends() for start, (_, part) in zip(before, of_job, strict=True)]
+    return smoothing.smooth(np.concatenate(values), np.concatenate(ends), weight).split(shown)
+
+
+def _cuts(attempts: Iterable[Attempt]) -> dict[tuple[int, int], float]:
+    """The last step that counts of each attempt: the smallest that any newer attempt of the job resumed from."""
+    cuts: dict[tuple[int, int], float] = {}
+    resumed: dict[int, float] = {}
+    for each in sorted(attempts, key=lambda each: -each.number):
+        cuts[each.job_id, each.number] = resumed.get(each.job_id, math.inf)
+        resumed[each.job_id] = min(each.resumed_step, cuts[each.job_id, each.number])
+    return cuts

@@ -1,4 +1,4 @@
-"""Sign-in links, browser sessions, and how many lines a piece of a log holds
+"""Sign-in links, browser sessions, how many lines a piece of a log holds, how many steps an epoch has
 
 Revision ID: 0002
 """
@@ -38,4 +38,5 @@ def upgrade() -> None:
         batch.create_index(batch.f("ix_browser_session_token_id"), ["token_id"])
     with op.batch_alter_table("log_chunk") as batch:
         batch.add_column(sa.Column("lines", sa.Integer(), nullable=False, server_default="0"))
-
+    with op.batch_alter_table("attempt") as batch:
+        batch.add_column(sa.Column("steps_per_epoch", sa.Float(), nullable=True))

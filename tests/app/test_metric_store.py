@@ -120,17 +120,33 @@ def test_a_chart_zoomed_in_on_steps_gets_finer_buckets(house, session):
     job, _attempt = house.running(session)
     added = points(20_000)
     append(session, job, added)
-    assert_stands_for(one(session, job, from_=5_000, to=5_099, points=100), added[4_999:5_099])
+    assert_stands_for(one(session, job, from_=5_000, to=5_099, points=100), added[4_998:5_100])
     coarse = one(session, job, from_=5_000, to=9_999, points=100)
-    assert coarse[0]["first_step"] <= 5_000 <= coarse[0]["last_step"] and coarse[-1]["first_step"] <= 9_999 <= coarse[-1]["last_step"]
-    assert len(one(session, job, from_=30_000, points=100)) == 0
+    assert coarse[1]["first_step"] <= 5_000 <= coarse[1]["last_step"] and coarse[-2]["first_step"] <= 9_999 <= coarse[-2]["last_step"]
+    assert len(one(session, job, from_=30_000, points=100)) == len(one(session, job, to=0, points=100)) == 0
+
+
+@pytest.mark.parametrize("asked", [4, 60, 5000])
+def test_a_line_reaches_both_edges_wherever_they_lie(house, session, asked):
+    job, _attempt = house.running(session)
+    added = [(step * 10, 1e9 + step, float(step)) for step in range(1, 9_001)]  # chunks of level 0 end at 5,120, 10,240, ...
+    append(session, job, added)
+    dice = random.Random(asked)
+    windows = [sorted(dice.sample(range(11, 90_000), 2)) for _ in range(40)]
+    for start, end in [*windows, (5_121, 5_129), (5_120, 5_120), (5_130, 5_130), (10, 90_000), (-5, 95_000), (81_921, 90_000)]:
+        buckets = one(session, job, from_=start, to=end, points=asked)
+        place = buckets[0]["first_step"] // 10 - 1
+        assert_stands_for(buckets, added[place : place + buckets["count"].sum()])
+        assert buckets[0]["last_step"] < start or buckets[0]["first_step"] == 10, "a bucket lies before the window, or none does"
+        assert buckets[-1]["first_step"] > end or buckets[-1]["last_step"] == 90_000, "a bucket lies behind the window, or none does"
+        assert all(start <= each["last_step"] and each["first_step"] <= end for each in buckets[2:-2]), "and little more than one"
 
 
 def test_a_chart_over_time_is_cut_in_time(house, session):
     job, _attempt = house.running(session)
     added = points(5_000)
     append(session, job, added)
-    assert_stands_for(one(session, job, x="time", from_=1e9 + 100, to=1e9 + 109.9, points=100), added[999:1099])
+    assert_stands_for(one(session, job, x="time", from_=1e9 + 100, to=1e9 + 109.9, points=100), added[998:1100])
 
 
 def test_what_is_not_a_number_is_counted_and_kept(house, session):
@@ -151,7 +167,7 @@ def test_a_clock_that_jumps_back_disturbs_nothing(house, session):
     added = [(step, 1000.0 - step if step > 700 else float(step), 1.0) for step in range(1, 1501)]
     append(session, job, added)
     assert one(session, job, points=20)["count"].sum() == 1500
-    assert one(session, job, points=2000, from_=1200)["count"].sum() == 301
+    assert one(session, job, points=2000, from_=1200)["count"].sum() == 302
 
 
 def test_several_names_in_one_batch_are_several_series(house, session):
@@ -186,6 +202,17 @@ def test_an_older_attempt_ends_where_the_newer_one_resumed(house, session, asked
     assert_stands_for(old.buckets, added[:3_333])
     assert_stands_for(new.buckets, again)
     assert session.exec(select(MetricSeries.count).where(MetricSeries.attempt == 1)).one() == 5_000
+
+
+@pytest.mark.parametrize("asked", [5, 50, 500])
+def test_what_is_next_to_a_zoomed_chart_is_never_beyond_the_cut(house, session, asked):
+    job, _attempt = house.running(session)
+    append(session, job, points(5_000))
+    append(session, job, points(3_000, first=3_334), attempt=resumed(house, session, job, at=3_333).number)
+    for start, end in [(3_000, 3_332), (3_000, 3_333), (3_300, 3_500), (3_333, 4_000)]:
+        old, new = metrics.query(session, job.run_id, from_=start, to=end, points=asked)
+        assert old.buckets[-1]["last_step"] == 3_333
+        assert [each["first_step"] for each in new.buckets[:1]] == [3_334] * (end > 3_333)
 
 
 def test_an_attempt_that_starts_over_hides_all_before_it(house, session):

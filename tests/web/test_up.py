@@ -20,10 +20,9 @@ def up(tmp_path):
 
     def start(*arguments):
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PANOLLAVA_")}
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "app.cli", *arguments], env=environment | {"PANOLLAVA_HOME": str(tmp_path / "home"), "PYTHONUNBUFFERED": "1"},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path,
-        )  # fmt: skip
+        environment |= {"PANOLLAVA_HOME": str(tmp_path / "home"), "PYTHONUNBUFFERED": "1"}
+        command = [sys.executable, "-P", "-m", "app.cli", *arguments]
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path)
         started.append(process)
         return process
 

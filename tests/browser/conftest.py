@@ -1,0 +1,99 @@
+"""A real Chromium in front of the real stack: server, worker, trainer with tiny models. Every page it opens must stay clean."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from app import demo, processes
+from app.client import Client
+from app.processes import House
+
+PROGRAM = os.environ.get("PANOLLAVA_TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+AXE = Path(__file__).parent / "vendor" / "axe.min.js"
+RULES = ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa"]
+DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+PICTURES = os.environ.get("PANOLLAVA_PICTURES")
+"""Where pictures of the pages go; `make screenshots` says docs/img. Without it they go to the test's own directory."""
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    if PROGRAM is None:
+        pytest.skip("no Chromium: neither PANOLLAVA_TEST_CHROMIUM nor chromium on the PATH")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=PROGRAM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory, demo_data: Path) -> Iterator[House]:
+    """Server and worker, for all tests of a file."""
+    settings = processes.private(tmp_path_factory.mktemp("house") / "home", [demo_data])
+    with processes.running(settings, ["cpu"], demo.SMALL_MODELS) as house:
+        yield house
+
+
+@pytest.fixture(scope="module")
+def client(house: House) -> Iterator[Client]:
+    with Client(house.url, house.token) as client:
+        yield client
+
+
+@dataclass
+class Tab:
+    """A page that remembers what went wrong in it."""
+
+    page: Page
+    complaints: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.page.on("console", lambda message: self.complaints.append(message.text) if message.type in ("error", "warning") else None)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    def check(self) -> None:
+        """Nothing in the console, nothing wider than the screen, nothing that axe finds."""
+        assert self.complaints == [], f"{self.page.url}: {self.complaints}"
+        wide, screen = self.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+        assert wide == screen, f"{self.page.url} is {wide} px wide on a screen of {screen}"
+        assert (found := axe(self.page)) == [], f"{self.page.url}: {found}"
+
+
+@pytest.fixture(scope="module")
+def context(chromium: Browser, house: House) -> Iterator[BrowserContext]:
+    """A signed-in browser."""
+    context = chromium.new_context(viewport=DESKTOP, color_scheme="light", reduced_motion="reduce")
+    page = context.new_page()
+    page.goto(house.link())
+    page.wait_for_url(f"{house.url}/")
+    page.close()
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def tab(context: BrowserContext) -> Iterator[Tab]:
+    tab = Tab(context.new_page())
+    yield tab
+    tab.page.close()
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = Path(PICTURES) if PICTURES else tmp_path_factory.mktemp("pictures")
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def axe(page: Page) -> list[str]:
+    """What axe-core finds: rule and the elements that break it."""
+    page.evaluate(AXE.read_text())  # not as a script tag: the page's own policy would refuse it
+    found: list[dict[str, Any]] = page.evaluate("rules => axe.run({runOnly: rules}).then(result => result.violations)", RULES)
+    return [f"{each['id']}: {[node['html'][:120] for node in each['nodes']][:3]}" for each in found]
