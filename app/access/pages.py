@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
@@ -13,29 +13,43 @@ from app.deps import SessionDep
 from app.errors import Unauthorized
 from app.pages import html
 
+KEY = "panollava_key"
+"""A cookie that the sign-in page alone is sent: the key of a link on its way to being used."""
+
 router = APIRouter(include_in_schema=False)
 
 
 @router.get("/sign-in")
 def show_sign_in(request: Request, session: SessionDep, key: str = "", next: str = "/") -> Response:
-    """The key of a link stands in the form. A click sends it, or the page's script: whoever only previews a link does not use it up."""
+    """The key of a link moves from the address to a cookie at once, and is sent by the form's script or by a click: whoever only previews a
+    link does not use it up, and no page that has a key in its address is ever a referrer."""
+    if key:
+        return _put_aside(request, key, _local(next))
     with suppress(Unauthorized):
         sessions.find(session, request.cookies.get(COOKIE, ""))
         return RedirectResponse(_local(next), 303)
-    return html(request, "sign_in.html", key=key, next=_local(next), error=None)
+    return html(request, "sign_in.html", has_key=KEY in request.cookies, next=_local(next), error=None)
+
+
+def _put_aside(request: Request, key: str, next: str) -> Response:
+    answer = RedirectResponse("/sign-in" if next == "/" else f"/sign-in?{urlencode({'next': next})}", 303, {"Referrer-Policy": "no-referrer"})
+    answer.set_cookie(KEY, key, max_age=int(sessions.LINK_LIVES.total_seconds()), path="/sign-in", httponly=True, samesite="lax", secure=_tls(request))
+    return answer
 
 
 @router.post("/sign-in")
-def sign_in(request: Request, session: SessionDep, key: Annotated[str, Form()], next: Annotated[str, Form()] = "/") -> Response:
+def sign_in(request: Request, session: SessionDep, key: Annotated[str, Form()] = "", next: Annotated[str, Form()] = "/") -> Response:
+    """With the key that the form has, or that a link has left with this browser."""
     check_origin(request)
     try:
-        secret = sessions.open_session(session, key.strip())
+        secret = sessions.open_session(session, key.strip() or request.cookies.get(KEY, ""))
     except Unauthorized as error:
-        return html(request, "sign_in.html", error.status, key="", next=_local(next), error=str(error))
-    answer = RedirectResponse(_local(next), 303)
-    answer.set_cookie(
-        COOKIE, secret, max_age=int(sessions.SESSION_LIVES.total_seconds()), httponly=True, samesite="lax", secure=request.url.scheme == "https"
-    )
+        answer: Response = html(request, "sign_in.html", error.status, has_key=False, next=_local(next), error=str(error))
+    else:
+        answer = RedirectResponse(_local(next), 303)
+        lives = int(sessions.SESSION_LIVES.total_seconds())
+        answer.set_cookie(COOKIE, secret, max_age=lives, httponly=True, samesite="lax", secure=_tls(request))
+    answer.delete_cookie(KEY, path="/sign-in")
     return answer
 
 
@@ -45,6 +59,10 @@ def sign_out(request: Request, session: SessionDep) -> Response:
     answer = RedirectResponse("/sign-in", 303)
     answer.delete_cookie(COOKIE)
     return answer
+
+
+def _tls(request: Request) -> bool:
+    return request.url.scheme == "https"
 
 
 def _local(url: str) -> str:

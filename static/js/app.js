@@ -8,11 +8,13 @@ import { live } from "./live.js";
 
 /** Show a sentence for a while; one that says what failed stays until it is clicked away. */
 export function toast(text, kind = "info") {
+  const toasts = document.getElementById("toasts");
+  if ([...toasts.children].some((each) => each.textContent === text)) return;
   const message = document.createElement("button");
   message.className = `toast ${kind}`;
   message.textContent = text;
   message.onclick = () => message.remove();
-  document.getElementById("toasts").append(message);
+  toasts.append(message);
   if (kind === "info") setTimeout(() => message.remove(), 6000);
 }
 
@@ -28,7 +30,10 @@ export function reason(text, status) {
 // Forms that act are sent by htmx and change nothing by themselves: what they led to comes live.
 document.body.addEventListener("htmx:response:error", ({ detail: { ctx } }) => toast(reason(ctx.text, ctx.response.status), "bad"));
 
-document.body.addEventListener("htmx:error", () => toast("The server does not answer.", "bad"));
+document.body.addEventListener("htmx:error", ({ detail: { ctx } }) => {
+  const isAct = ctx?.request?.method !== "GET"; // a piece that is asked for again and again has the bar above the page
+  if (isAct) toast("The server does not answer.", "bad");
+});
 
 document.addEventListener(
   "submit",
