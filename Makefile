@@ -6,7 +6,7 @@ INSTALLED := .venv/installed
 export HF_HUB_OFFLINE ?= 1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup run demo check fix test migration
+.PHONY: help setup run demo check fix test screenshots migration
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -37,6 +37,9 @@ fix: setup ## Format, and mend what ruff can mend
 
 test: setup ## All tests; ARGS for pytest
 	$(BIN)/pytest $(ARGS)
+
+screenshots: setup ## Pictures of the pages in docs/img, taken by the browser tests
+	PANOLLAVA_PICTURES=docs/img $(BIN)/pytest tests/browser
 
 migration: setup ## New migration from the models: make migration NAME="add a column"
 	$(BIN)/alembic revision --autogenerate -m "$(NAME)"

@@ -95,15 +95,17 @@ class Client:
 
 
 def parse_events(lines: Iterable[str]) -> Iterator[LiveEvent]:
-    """Server-sent events out of their lines; comments are dropped, and so is an event that the stream broke off."""
+    """Server-sent events out of their lines; comments are dropped, and so is an event that the stream broke off. A ping has the id before it."""
     fields: dict[str, str] = {}
+    last_id = 0
     for line in lines:
         if line:
             name, _colon, value = line.partition(":")
             fields[name] = value.removeprefix(" ")
         else:
             if "data" in fields:
-                yield LiveEvent(int(fields["id"]), fields.get("event", "message"), orjson.loads(fields["data"]))
+                last_id = int(fields.get("id", last_id))
+                yield LiveEvent(last_id, fields.get("event", "message"), orjson.loads(fields["data"]))
             fields = {}
 
 

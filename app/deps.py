@@ -1,7 +1,7 @@
 """What a route may ask for: a session, the settings, the doorbell, its place in a list."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Generic, Self, TypeVar
 
 from fastapi import BackgroundTasks, Depends, Query, Request
@@ -10,6 +10,7 @@ from sqlalchemy.orm import sessionmaker
 from sqlmodel import Session
 
 from app import doorbell
+from app.datasets.checks import Checks
 from app.events.stream import Hub
 from app.settings import Settings
 
@@ -22,6 +23,7 @@ class State:
     reading: sessionmaker[Session]
     writing: sessionmaker[Session]
     hub: Hub
+    checks: Checks = field(default_factory=Checks)
 
 
 def state(request: Request) -> State:

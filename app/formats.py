@@ -7,12 +7,12 @@ from app.i18n import _, ngettext
 
 
 def size(count: float) -> str:
-    """1536 -> `1.5 kB`; powers of 1024, three figures."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.3g} {unit}"
+    """1536 -> `1.50 kB`; powers of 1024, three figures."""
+    units = ["B", "kB", "MB", "GB", "TB"]
+    while count >= 1000 and len(units) > 1:
         count /= 1024
-    return f"{count:.3g} TB"
+        units.pop(0)
+    return f"{count:.{0 if units[0] == 'B' or count >= 100 else 1 if count >= 10 else 2}f} {units[0]}"
 
 
 def number(value: float | str | None, digits: int = 4) -> str:
@@ -22,7 +22,7 @@ def number(value: float | str | None, digits: int = 4) -> str:
     if isinstance(value, str):
         value = float(value)
     if not math.isfinite(value):
-        return str(value)
+        return "NaN" if math.isnan(value) else "∞" if value > 0 else "-∞"
     if isinstance(value, int) or (value == int(value) and abs(value) < 1e15):
         return f"{int(value):,}"
     if value and not 1e-3 <= abs(value) < 1e6:

@@ -20,6 +20,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         app: Any = self.config.app
         app.state.panollava.hub.close()
+        app.state.panollava.checks.close()
         await super().shutdown(sockets)
 
 

@@ -1,5 +1,7 @@
 """What a request may do. Every route declares one `Permit`; a test walks the routes and fails on one that declares none."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -26,6 +28,7 @@ class Actor:
 
 
 COOKIE = "panollava_session"
+StillAllowed = Callable[[], Awaitable[bool]]
 SAFE = ("GET", "HEAD", "OPTIONS")
 
 
@@ -52,6 +55,19 @@ def _browser(request: Request, state: StateDep) -> Actor:
         return Actor(*sessions.find(session, secret))
 
 
+def still_allowed(request: Request, state: StateDep, bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> StillAllowed:
+    """For streams, which stay open: asks again whether whoever opened it is still somebody."""
+
+    def ask() -> bool:
+        try:
+            identify(request, state, bearer)
+        except Unauthorized:
+            return False
+        return True
+
+    return lambda: asyncio.to_thread(ask)
+
+
 def check_origin(request: Request) -> None:
     """A browser sends its cookies whoever wrote the form, and says who that was. Raises Forbidden unless it was a page of ours."""
     origin = request.headers.get("Origin")
@@ -74,3 +90,4 @@ class Permit:
 READ, ADMIN = Depends(Permit(Scope.read)), Depends(Permit(Scope.admin))
 Launcher = Annotated[Actor, Depends(Permit(Scope.launch))]
 """The first parameter of its route: what a request may do is asked before anything else about it."""
+StillAllowedDep = Annotated[StillAllowed, Depends(still_allowed)]

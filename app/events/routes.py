@@ -6,8 +6,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from app.access.permissions import READ
+from app.access.permissions import READ, StillAllowedDep
 from app.deps import StateDep
+from app.events.stream import while_allowed
 
 router = APIRouter(prefix="/events", tags=["live"], dependencies=[READ])
 
@@ -24,7 +25,7 @@ LastEventId = Annotated[int | None, Depends(last_event_id)]
 
 
 @router.get("", response_class=EventSourceResponse)
-async def stream_events(state: StateDep, last_id: LastEventId) -> AsyncIterator[ServerSentEvent]:
+async def stream_events(state: StateDep, last_id: LastEventId, allowed: StillAllowedDep) -> AsyncIterator[ServerSentEvent]:
     """Every event from now on, or after the one named. The first is `hello`, with the id that the stream starts after."""
-    async for event in state.hub.stream(last_id):
+    async for event in while_allowed(state.hub.stream(last_id), allowed):
         yield event

@@ -7,8 +7,9 @@ slow browser costs no memory, and none gets an event twice or not at all. Who ma
 import asyncio
 import contextlib
 import logging
+import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import count, takewhile
 from typing import Any, TypeVar
@@ -29,6 +30,8 @@ POLL_SECONDS = 0.25
 """How late an event may come when no doorbell tells of it."""
 MERGE_SECONDS = 0.05
 """Doorbells that ring closer together than this cost one read and one wake-up of the streams."""
+PING_SECONDS = 15.0
+"""Silence after which a stream says that it lives. A comment would do for proxies, but a browser does not tell its page of comments."""
 AWAY_SECONDS = 1.0
 """Between two tries of a database or a Redis that does not answer."""
 
@@ -106,8 +109,8 @@ class Hub:
                 frames, last = await self._newer(last, run_id)
                 for each in frames:
                     yield each.sse
-                if last >= self._head:
-                    await news.wait()
+                if last >= self._head and not await _set_within(news, PING_SECONDS):
+                    yield ServerSentEvent(data={}, event="ping")
 
     async def _start(self, last_id: int | None) -> tuple[int, bool]:
         await self._begun.wait()
@@ -173,6 +176,23 @@ class Hub:
                     async for _message in doorbells.listen():
                         self._bell.set()
             await asyncio.sleep(AWAY_SECONDS)
+
+
+async def while_allowed(events: AsyncIterator[ServerSentEvent], ask: Callable[[], Awaitable[bool]]) -> AsyncIterator[ServerSentEvent]:
+    """The events, until whoever listens is signed out or their token is revoked; that is noticed within two pings."""
+    asked = time.monotonic()
+    async for event in events:
+        if time.monotonic() - asked >= PING_SECONDS:
+            if not await ask():
+                return
+            asked = time.monotonic()
+        yield event
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> bool:
+    with contextlib.suppress(TimeoutError):
+        return await asyncio.wait_for(event.wait(), seconds)
+    return False
 
 
 def _after(session: Session, last_id: int, run_id: int | None = None) -> list[Frame]:

@@ -3,6 +3,8 @@
 Revision ID: 0002
 """
 
+import zlib
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -38,5 +40,18 @@ def upgrade() -> None:
         batch.create_index(batch.f("ix_browser_session_token_id"), ["token_id"])
     with op.batch_alter_table("log_chunk") as batch:
         batch.add_column(sa.Column("lines", sa.Integer(), nullable=False, server_default="0"))
+    _count_lines()
     with op.batch_alter_table("attempt") as batch:
         batch.add_column(sa.Column("steps_per_epoch", sa.Float(), nullable=True))
+
+
+def _count_lines() -> None:
+    """Line ends of each attempt's output up to the end of each piece."""
+    chunk = sa.table("log_chunk", *(sa.column(name) for name in ("job_id", "attempt", "offset", "lines")), sa.column("data", sa.LargeBinary))
+    connection = op.get_bind()
+    lines = {}
+    for row in connection.execute(sa.select(chunk).order_by(chunk.c.job_id, chunk.c.attempt, chunk.c.offset)).all():
+        attempt = (row.job_id, row.attempt)
+        lines[attempt] = lines.get(attempt, 0) + zlib.decompress(row.data).count(b"\n")
+        mine = (chunk.c.job_id == row.job_id, chunk.c.attempt == row.attempt, chunk.c.offset == row.offset)
+        connection.execute(sa.update(chunk).where(*mine).values(lines=lines[attempt]))

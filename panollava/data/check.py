@@ -28,6 +28,7 @@ class Report(BaseModel):
     csv: str
     rows: int = Field(description="Rows whose cells are in order.")
     images: int = Field(description="Different files that these rows name.")
+    sizes: dict[str, int] = Field(description="How many images have so many pixels, as WIDTHxHEIGHT, the most frequent first.")
     groups: int = Field(description="Different questions, that is pairs of image and query.")
     references: dict[int, int] = Field(description="How many questions have so many references.")
     words: dict[int, int] = Field(description="How many annotations have so many words.")
@@ -55,9 +56,10 @@ def check_table(csv: Path, image_root: Path | None = None, need_annotation: bool
     images = list(dict.fromkeys(paths.values()))
     decoded = dict(zip(images, decode(images, on_progress), strict=True))
     bad, odd = _look_at_images(rows, paths, missing, decoded)
+    sizes = Counter(f"{size[0]}x{size[1]}" for size in decoded.values() if not isinstance(size, BadImage))
     groups = Counter((paths.get(row.url, row.url), normalised(row.query)) for row in rows)
     return Report(
-        csv=str(csv), rows=len(rows), images=len(images), groups=len(groups),
+        csv=str(csv), rows=len(rows), images=len(images), sizes=dict(sizes.most_common()), groups=len(groups),
         references=_histogram(groups.values()), words=_histogram(len(row.annotation.split()) for row in rows if row.annotation),
         errors=_by_line([*errors, *bad]), warnings=_by_line([*odd, *_duplicates(rows, paths), *_leaks(csv, image_root, rows, paths)]),
     )  # fmt: skip

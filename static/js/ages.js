@@ -1,4 +1,5 @@
-// Times that the reader's clock carries on: <time data-age> counts up, <time data-clock> is shown in the reader's zone.
+// Times that the reader's clock carries on: <time data-age> counts up, <time data-clock> is shown in the reader's zone,
+// data-clock="short" without seconds.
 //
 // An element with data-lost-after (seconds) around a data-age turns into what data-lost-class says once the age is greater: a page
 // must not call a silent job running, also when the server that would say so is gone.
@@ -32,7 +33,9 @@ export function localise(root = document) {
   for (const element of root.querySelectorAll("time[data-clock]")) {
     const at = new Date(element.dateTime);
     const today = at.toDateString() === new Date().toDateString();
-    element.textContent = today ? at.toLocaleTimeString() : at.toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+    element.textContent = today
+      ? at.toLocaleTimeString([], { timeStyle: element.dataset.clock || "medium" })
+      : at.toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
   }
 }
 

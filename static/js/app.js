@@ -74,13 +74,14 @@ let status = { state: "connecting", heard: null };
 function showStatus() {
   const { state, heard } = status;
   badge.dataset.state = state;
-  const text = state === "live" ? "Live" : "Not live";
-  if (badge.textContent !== text) badge.textContent = text;
-  const lost = state === "reconnecting" || state === "signed-out";
-  const silent = heard ? `, last update ${duration((Date.now() - heard) / 1000)} ago` : "";
-  bar.hidden = !lost;
-  const message = state === "signed-out" ? "This browser is signed out. Reload to sign in." : `Reconnecting${silent}`;
-  if (lost && bar.textContent !== message) bar.textContent = message;
+  say(badge, state === "live" ? "Live" : "Not live");
+  bar.hidden = state !== "reconnecting" && state !== "signed-out";
+  say(bar.firstElementChild, state === "signed-out" ? "This browser is signed out. Reload to sign in." : "Reconnecting");
+  say(bar.lastElementChild, state === "reconnecting" && heard ? `, last update ${duration((Date.now() - heard) / 1000)} ago` : "");
+}
+
+function say(element, text) {
+  if (element.textContent !== text) element.textContent = text;
 }
 
 live.on("status", (message) => {
@@ -100,9 +101,11 @@ const HELP = [
   ["?", "This list"],
   ["Esc", "Close"],
 ];
+const OFF = "shortcuts-off"; // in localStorage: single keys get in the way of some who speak to their machine
+const LEADER_MS = 1500;
 const dialog = document.getElementById("shortcuts");
 const typing = (element) => element.matches("input:not([type=checkbox], [type=radio], [type=range]), textarea, select, [contenteditable]");
-let leader = false;
+let led = 0; // when g was pressed
 
 /** Pages add keys of their own: keys({ f: [follow, "Follow the log"] }). */
 export function keys(more) {
@@ -116,18 +119,26 @@ const actions = {
   n: () => (location.href = "/runs/new"),
   t: switchTheme,
   "/": () => document.querySelector("main [type=search]")?.focus(),
-  "?": () => {
-    dialog.innerHTML = `<h2 id="shortcuts-title">Keyboard</h2><dl>${HELP.map(([key, what]) => `<dt><kbd>${key}</kbd></dt><dd>${what}</dd>`).join("")}</dl><form method="dialog"><button class="btn">Close</button></form>`;
-    dialog.showModal();
-  },
+  "?": showKeys,
 };
 
+function showKeys() {
+  const rows = HELP.map(([key, what]) => `<dt><kbd>${key}</kbd></dt><dd>${what}</dd>`).join("");
+  dialog.innerHTML = `<h2 id="shortcuts-title">Keyboard</h2><dl>${rows}</dl>
+    <form method="dialog"><label class="field"><input type="checkbox" class="sw"> Single keys work, besides ?</label><button class="btn">Close</button></form>`;
+  const works = dialog.querySelector("input");
+  works.checked = !localStorage.getItem(OFF);
+  works.onchange = () => (works.checked ? localStorage.removeItem(OFF) : localStorage.setItem(OFF, "1"));
+  dialog.showModal();
+}
+
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || typing(event.target)) return;
-  if (leader && GO[event.key]) location.href = GO[event.key];
-  const wasLeader = leader;
-  leader = event.key === "g" && !wasLeader;
-  if (wasLeader || leader || !actions[event.key]) return;
+  const isTaken = event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented;
+  if (isTaken || typing(event.target) || dialog.open || (localStorage.getItem(OFF) && event.key !== "?")) return (led = 0);
+  const wasLed = Date.now() - led < LEADER_MS;
+  led = event.key === "g" && !wasLed ? Date.now() : 0;
+  if (wasLed && GO[event.key]) location.href = GO[event.key];
+  if (wasLed || led || !actions[event.key]) return;
   event.preventDefault();
   actions[event.key](event);
 });

@@ -6,6 +6,7 @@
 const KINDS = ["job", "metric", "progress", "checkpoint", "log", "note", "sample", "evaluation"];
 const KEPT = 2000; // events for tabs that open later
 const RETRY_MS = 2000;
+const SILENT_MS = 40000; // the server says something every 15 s; after so long a silence the line is dead, whatever the browser thinks of it
 
 export class LiveSource {
   constructor() {
@@ -16,14 +17,15 @@ export class LiveSource {
     this.heard = null; // when the server was last heard
     this.state = "connecting";
     this.stream = null;
+    setInterval(() => this.watch(), SILENT_MS / 8);
   }
 
   /** Tell `send` everything after event `after`, from now on. Returns what ends it. */
   listen(after, send) {
     const listener = { after, send };
     this.listeners.add(listener);
-    if (this.stream === null) this.open(after);
-    else if (after < this.floor) send({ type: "reset" });
+    if (this.stream === null || this.state === "signed-out") this.open(after);
+    else if (after < this.floor) send({ type: "reset", last: this.last });
     else this.recent.forEach((event) => this.tell(listener, event));
     send({ type: "status", state: this.state, heard: this.heard });
     return () => {
@@ -35,8 +37,10 @@ export class LiveSource {
   open(after) {
     this.floor ??= after;
     this.last ??= after;
+    this.stream?.close();
     this.stream = new EventSource(`/api/v1/events?last_event_id=${this.last}`);
     this.stream.addEventListener("hello", (event) => this.greet(event));
+    this.stream.addEventListener("ping", () => this.change("live"));
     for (const kind of KINDS) this.stream.addEventListener(kind, (event) => this.take(event));
     this.stream.onerror = () => this.fail();
   }
@@ -54,7 +58,8 @@ export class LiveSource {
     if (JSON.parse(event.data).complete) return;
     this.recent = [];
     this.floor = this.last = Number(event.lastEventId);
-    this.send({ type: "reset" });
+    for (const listener of this.listeners) listener.after = this.last;
+    this.send({ type: "reset", last: this.last });
   }
 
   take(message) {
@@ -81,9 +86,18 @@ export class LiveSource {
     setTimeout(async () => {
       if (this.stream !== broken) return;
       const answer = await fetch("/api/v1/queue").catch(() => null);
-      if (answer?.status === 401) return this.change("signed-out");
-      if (this.stream === broken) this.open(this.last);
+      if (this.stream !== broken) return;
+      if (answer?.status === 401) this.change("signed-out");
+      else this.open(this.last);
     }, RETRY_MS);
+  }
+
+  /** A machine that slept holds lines that are long dead. */
+  watch() {
+    if (this.state !== "live" || Date.now() - this.heard < SILENT_MS) return;
+    this.change("reconnecting");
+    this.stream.close();
+    this.open(this.last);
   }
 
   change(state) {

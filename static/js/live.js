@@ -34,11 +34,18 @@ function ring(name) {
   }, RING_MS);
 }
 
+/** Every event that some piece of this page is asked for again at. */
+function fragmentsListenTo() {
+  const triggers = [...document.querySelectorAll("[hx-trigger]")].flatMap((element) => element.getAttribute("hx-trigger").match(/live-[\w-]+/g) ?? []);
+  return [...new Set(triggers)];
+}
+
 function hear(message) {
   if (message.type === "status") return tell("status", message);
   if (message.type === "reset") {
+    known = message.last;
     tell("reset");
-    return ["job", "progress", "checkpoint", "evaluation"].forEach((kind) => ring(`live-${kind}`));
+    return fragmentsListenTo().forEach(ring);
   }
   const { event } = message;
   known = event.id;

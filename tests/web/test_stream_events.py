@@ -188,3 +188,19 @@ def test_streams_outlive_a_database_that_is_away(house, served, monkeypatch):
 def rename(house, old, new):
     with Session(house.writing.kw["bind"]) as session, session.begin():
         session.execute(db.text(f"ALTER TABLE {old} RENAME TO {new}"))
+
+
+def test_a_stream_where_nothing_happens_says_that_it_lives(house, served, monkeypatch):
+    monkeypatch.setattr(stream, "PING_SECONDS", 0.2)
+    with listening(served, house) as events:
+        kinds = [event.kind for event in take(events, 3)]
+    assert kinds == ["hello", "ping", "ping"]
+
+
+def test_a_stream_ends_when_its_token_is_revoked(house, served, monkeypatch):
+    monkeypatch.setattr(stream, "PING_SECONDS", 0.2)
+    with listening(served, house) as events:
+        take(events, 2)
+        mine = next(each for each in house.admin.get("/tokens").json()["items"] if each["name"] == "test-read")
+        house.admin.delete(f"/tokens/{mine['id']}")
+        assert len(list(events)) <= 3
