@@ -16,16 +16,20 @@ from app import db
 from app.access import pages as access_pages
 from app.access import routes as access
 from app.access.permissions import READ
+from app.checkpoints import pages as checkpoint_pages
 from app.checkpoints import routes as checkpoints
 from app.datasets import pages as dataset_pages
 from app.datasets import routes as datasets
 from app.deps import SessionDep, State
+from app.evaluations import pages as evaluation_pages
 from app.evaluations import routes as evaluations
 from app.events import routes as events
 from app.events.stream import Hub
 from app.jobs import routes as jobs
+from app.overview import pages as overview_pages
 from app.pages import STATIC, SecurityHeaders, static_version
 from app.problems import RESPONSES, handle_problems
+from app.runs import launch_pages, list_pages
 from app.runs import pages as run_pages
 from app.runs import routes as runs
 from app.schema import routes as schema
@@ -71,7 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
     handle_problems(app)
     app.include_router(_health)
     app.include_router(_api(app))
-    for domain in (access_pages, run_pages, dataset_pages):
+    for domain in (access_pages, overview_pages, list_pages, checkpoint_pages, launch_pages, run_pages, dataset_pages, evaluation_pages):
         app.include_router(domain.router)
     app.mount(f"/static/{static_version()}", StaticFiles(directory=STATIC), name="static")
     return app

@@ -212,7 +212,7 @@ class Checkpoint(SQLModel, table=True):
     step: int
     epoch: float
     metrics: dict[str, float] = _json()
-    val_loss: float | None = Field(default=None, description="The one of `metrics`, for lists to be sorted by; None if there is none that is finite.")
+    val_loss: float | None = Field(default=None, index=True, description="As in `metrics`, for lists to be sorted by; None unless finite.")
     sha256: str
     size: int = Field(sa_type=BigInteger)
     created_at: datetime = _time()

@@ -8,6 +8,7 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 
 from panollava.config import RunConfig
+from panollava.errors import BadInput
 from panollava.rundir import Architecture
 
 SIGLIP_DEFAULTS = {"model_type": "siglip_vision_model", "hidden_size": 768, "num_hidden_layers": 12, "image_size": 224, "patch_size": 16}
@@ -15,11 +16,14 @@ SIGLIP_DEFAULTS = {"model_type": "siglip_vision_model", "hidden_size": 768, "num
 
 
 def of(config: RunConfig) -> Architecture | None:
-    """The architecture of a run; None where a model's config is not on this machine."""
+    """The architecture of a run; None where a model's config is not on this machine. Raises BadInput for a config that says too little."""
     vision, language = _config_json(config.vision_model), _config_json(config.language_model)
     if vision is None or language is None:
         return None
-    return describe(config, SIGLIP_DEFAULTS | vision.get("vision_config", vision), language)
+    try:
+        return describe(config, SIGLIP_DEFAULTS | vision.get("vision_config", vision), language)
+    except KeyError as error:
+        raise BadInput(f"{config.vision_model} and {config.language_model}: one's config.json does not say its {error}.") from None
 
 
 def describe(config: RunConfig, vision: Mapping[str, Any], language: Mapping[str, Any]) -> Architecture:
@@ -36,7 +40,12 @@ def describe(config: RunConfig, vision: Mapping[str, Any], language: Mapping[str
 def _config_json(model: str) -> dict[str, Any] | None:
     local = Path(model) / "config.json"
     found = local if local.is_file() else _cached(model)
-    return None if found is None else dict(json.loads(found.read_bytes()))
+    if found is None:
+        return None
+    try:
+        return dict(json.loads(found.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise BadInput(f"{found}: no JSON object ({error}).") from None
 
 
 def _cached(model: str) -> Path | None:

@@ -95,7 +95,9 @@ def train(
     *,
     config: ConfigFile = None,
     preset: Annotated[str | None, typer.Option(help=f"Start from a preset: {', '.join(PRESETS)}.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, such as vision.lr=1e-4. May be repeated.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="One setting, such as vision.lr=1e-4; no value unsets it. May be repeated.")
+    ] = None,
     resume: Annotated[str | None, typer.Option(help="Checkpoint to continue, or auto. One of an earlier stage gives its weights.")] = None,
     stage_dir: Annotated[Path | None, typer.Option(help="Directory of the one stage, instead of OUTPUT_DIR/NAME_STAGE.")] = None,
     **flags: Any,
@@ -126,7 +128,7 @@ def resolve(config: Path | None, preset: str | None, settings: list[str], flags:
         name, equals, value = setting.partition("=")
         if not equals:
             raise BadInput(f"--set {setting}: write NAME=VALUE, such as vision.lr=1e-4.")
-        configs.put(values, name.strip(), value.strip())
+        configs.put(values, name.strip(), value.strip() or None)
     return configs.parse(values)
 
 

@@ -2,11 +2,12 @@
 
 Torch-free. A file's `[vision]`, `[resampler]` and `[finetune]` tables are the stages' sections and `[model]` holds
 plain fields, because a TOML file cannot have both `resampler = "mlp"` and a table `[resampler]` at its top.
+A field's type says in which group a form shows it: `Views[float]`.
 """
 
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -17,30 +18,63 @@ from panollava.stages import Stage
 
 CONFIG_FILE = "panollava.toml"
 Model = TypeVar("Model", bound=BaseModel)
+Value = TypeVar("Value")
+
+
+def _group(name: str) -> Any:
+    return Field(json_schema_extra={"x-group": name})
+
+
+def _unit(name: str) -> dict[str, Any]:
+    """What a number counts, for `json_schema_extra`."""
+    return {"x-unit": name}
+
+
+Chain = Annotated[Value, _group("Chain")]
+Common = Annotated[Value, _group("Common")]
+Data = Annotated[Value, _group("Data")]
+Views = Annotated[Value, _group("Views")]
+Bridge = Annotated[Value, _group("Model")]
+Optimizer = Annotated[Value, _group("Optimizer")]
+Vicreg = Annotated[Value, _group("VICReg")]
+Advanced = Annotated[Value, _group("Advanced")]
+Terminal = Annotated[Value, _group("Terminal")]
+STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class StageConfig(BaseModel):
     """How one stage is optimised."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = STRICT
 
-    epochs: int = Field(ge=1, description="Passes over the training split.")
-    batch_size: int = Field(ge=1, description="Samples per optimizer step, over all devices. Stage vision counts panoramas and needs 4.")
-    lr: float = Field(gt=0, description="Peak learning rate, reached after warm-up.")
-    vision_lr: float | None = Field(None, gt=0, description="Peak learning rate of the vision encoder; the stage's lr if not set.")
-    max_text_length: int = Field(ge=16, description="Text tokens per sample, template and answer included; image tokens are not counted.")
-    max_steps: int | None = Field(None, ge=1, description="Stop after this many optimizer steps, even inside an epoch.")
-    weight_decay: float = Field(0.05, ge=0, description="AdamW weight decay; never applied to norms, biases and embeddings.")
-    warmup_ratio: float = Field(0.1, ge=0, lt=1, description="Share of the steps in which the learning rate rises from zero.")
-    min_lr_ratio: float = Field(0.1, ge=0, le=1, description="Where the cosine ends, as a share of the peak learning rate.")
-    grad_clip: float = Field(1.0, gt=0, description="Largest norm of the gradient; longer ones are scaled down to it.")
-    save_every_steps: int | None = Field(None, ge=1, description="Also write a step checkpoint every so many steps.")
+    epochs: Common[int] = Field(ge=1, description="Passes over the training split.")
+    batch_size: Common[int] = Field(
+        ge=1,
+        json_schema_extra=_unit("samples"),
+        description="Samples per optimizer step, over all devices. Stage vision counts panoramas and needs 4.",
+    )
+    lr: Common[float] = Field(gt=0, description="Peak learning rate, reached after warm-up.")
+    max_text_length: Common[int] = Field(
+        ge=16, json_schema_extra=_unit("tokens"), description="Text tokens per sample, template and answer included; image tokens are not counted."
+    )
+
+    vision_lr: Optimizer[float | None] = Field(None, gt=0, description="Peak learning rate of the vision encoder; the stage's lr if not set.")
+    weight_decay: Optimizer[float] = Field(0.05, ge=0, description="AdamW weight decay; never applied to norms, biases and embeddings.")
+    warmup_ratio: Optimizer[float] = Field(0.1, ge=0, lt=1, description="Share of the steps in which the learning rate rises from zero.")
+    min_lr_ratio: Optimizer[float] = Field(0.1, ge=0, le=1, description="Where the cosine ends, as a share of the peak learning rate.")
+    grad_clip: Optimizer[float] = Field(1.0, gt=0, description="Largest norm of the gradient; longer ones are scaled down to it.")
+    max_steps: Optimizer[int | None] = Field(
+        None, ge=1, json_schema_extra=_unit("steps"), description="Stop after this many optimizer steps, even inside an epoch."
+    )
+    save_every_steps: Optimizer[int | None] = Field(
+        None, ge=1, json_schema_extra=_unit("steps"), description="Also write a step checkpoint every so many steps."
+    )
 
 
 class StageConfigs(BaseModel):
     """One section per stage. The defaults are the user's table."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = STRICT
 
     vision: StageConfig = Field(StageConfig(epochs=3, batch_size=32, lr=5e-6, max_text_length=32), description="Stage 1: VICReg.")
     resampler: StageConfig = Field(StageConfig(epochs=5, batch_size=16, lr=2e-5, max_text_length=64), description="Stage 2.")
@@ -63,52 +97,57 @@ class StageConfigs(BaseModel):
 def _stages(value: Any) -> Any:
     """`all`, one name, several joined by commas, or a list of names -> a tuple in training order."""
     names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple):
+        return value
     if names == ["all"]:
         return tuple(Stage)
     if unknown := [name for name in names if name not in list(Stage)]:
         raise ValueError(f"no stage is called {', '.join(map(repr, unknown))}; the stages are {', '.join(Stage)}, or all")
+    if not names:
+        raise ValueError("choose at least one stage")
     return tuple(stage for stage in Stage if stage in names)
 
 
 class RunConfig(BaseModel):
     """Everything a run depends on. Unknown keys are refused; each field's description is its help everywhere."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = STRICT
 
-    name: str = Field("vlm", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="First part of the stage directories' names.")
-    stage: Annotated[tuple[Stage, ...], BeforeValidator(_stages)] = Field(
+    name: Common[str] = Field("vlm", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="First part of the stage directories' names.")
+
+    stage: Chain[Annotated[tuple[Stage, ...], BeforeValidator(_stages)]] = Field(
         tuple(Stage), min_length=1, description="Stages to train: vision, resampler, finetune, several joined by commas, or all."
     )
+    init_from: Chain[str | None] = Field(None, description="Checkpoint whose weights the first stage starts from.")
+    vision_model: Chain[str] = Field("google/siglip-base-patch16-224", description="Vision encoder: hub id or local directory.")
+    language_model: Chain[str] = Field("Qwen/Qwen2.5-0.5B", description="Language model: hub id or local directory.")
 
-    vision_model: str = Field("google/siglip-base-patch16-224", description="Vision encoder: hub id or local directory.")
-    language_model: str = Field("Qwen/Qwen2.5-0.5B", description="Language model: hub id or local directory.")
-    resampler: Literal["mlp"] = Field("mlp", description="What maps vision features to the language model's image tokens.")
-    resampler_width: int | None = Field(None, ge=1, description="Width inside the resampler; the vision encoder's if not set.")
-    pool: Literal[1, 2, 4] = Field(2, description="Patch tokens averaged per side before the resampler: 2 makes one token of four.")
+    data_dir: Data[str | None] = Field(None, description="Directory with train.csv and valid.csv; used where csv_train, csv_val are not set.")
+    csv_train: Data[str | None] = Field(None, description="Training split: CSV with url, query, annotation. Default data/quic360/train.csv.")
+    csv_val: Data[str | None] = Field(None, description="Validation split. Default data/quic360/valid.csv.")
+    image_root: Data[str | None] = Field(None, description="Where relative image paths start, before the CSV's own directory.")
+    max_bad_frac: Data[float] = Field(0.0, ge=0, le=1, description="Share of rows that may be unusable before the run is refused.")
+    num_workers: Data[int] = Field(0, ge=0, description="Processes that load images beside the training process.")
 
-    crop_strategy: Literal["e2p"] = Field("e2p", description="How a panorama becomes views: e2p = a closed ring of perspective views.")
-    fov: float = Field(90.0, gt=0, lt=170, description="Field of view of each view, degrees.")
-    overlap: float = Field(0.5, ge=0, lt=1, description="Share of a view's angle that its neighbour sees too.")
+    crop_strategy: Views[Literal["e2p"]] = Field("e2p", description="How a panorama becomes views: e2p = a closed ring of perspective views.")
+    fov: Views[float] = Field(90.0, gt=0, lt=170, json_schema_extra=_unit("degrees"), description="Field of view of each view, degrees.")
+    overlap: Views[float] = Field(0.5, ge=0, lt=1, description="Share of a view's angle that its neighbour sees too.")
 
-    data_dir: str | None = Field(None, description="Directory with train.csv and valid.csv; used where csv_train, csv_val are not set.")
-    csv_train: str | None = Field(None, description="Training split: CSV with url, query, annotation. Default data/quic360/train.csv.")
-    csv_val: str | None = Field(None, description="Validation split. Default data/quic360/valid.csv.")
-    image_root: str | None = Field(None, description="Where relative image paths start, before the CSV's own directory.")
-    max_bad_frac: float = Field(0.0, ge=0, le=1, description="Share of rows that may be unusable before the run is refused.")
-    num_workers: int = Field(0, ge=0, description="Processes that load images beside the training process.")
+    resampler: Bridge[Literal["mlp"]] = Field("mlp", description="What maps vision features to the language model's image tokens.")
+    resampler_width: Bridge[int | None] = Field(None, ge=1, description="Width inside the resampler; the vision encoder's if not set.")
+    pool: Bridge[Literal[1, 2, 4]] = Field(2, description="Patch tokens averaged per side before the resampler: 2 makes one token of four.")
 
-    seed: int = Field(0, ge=0, description="Seed of weights, order and augmentation.")
-    devices: int = Field(1, ge=1, description="GPUs per run; a machine without one trains on its CPU.")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on a GPU that has it, else fp32.")
-    vicreg_inv: float = Field(25.0, ge=0, description="Weight of VICReg's invariance term.")
-    vicreg_var: float = Field(25.0, ge=0, description="Weight of VICReg's variance term.")
-    vicreg_cov: float = Field(1.0, ge=0, description="Weight of VICReg's covariance term.")
-    expander_width: int = Field(1024, ge=1, description="Width of the throw-away head on which stage vision takes its loss.")
+    vicreg_inv: Vicreg[float] = Field(25.0, ge=0, description="Weight of VICReg's invariance term.")
+    vicreg_var: Vicreg[float] = Field(25.0, ge=0, description="Weight of VICReg's variance term.")
+    vicreg_cov: Vicreg[float] = Field(1.0, ge=0, description="Weight of VICReg's covariance term.")
+    expander_width: Vicreg[int] = Field(1024, ge=1, description="Width of the throw-away head on which stage vision takes its loss.")
 
-    init_from: str | None = Field(None, description="Checkpoint whose weights the first stage starts from.")
-    output_dir: str = Field("runs", description="Where the stage directories go.")
-    log_dir: str = Field("logs", description="Where the log files go.")
-    wandb_project: str | None = Field(None, description="Also log to this Weights & Biases project.")
+    seed: Advanced[int] = Field(0, ge=0, description="Seed of weights, order and augmentation.")
+    devices: Advanced[int] = Field(1, ge=1, json_schema_extra=_unit("GPUs"), description="GPUs per run; a machine without one trains on its CPU.")
+    precision: Advanced[Literal["auto", "fp32", "bf16"]] = Field("auto", description="auto: bf16 on a GPU that has it, else fp32.")
+    wandb_project: Advanced[str | None] = Field(None, description="Also log to this Weights & Biases project.")
+    output_dir: Terminal[str] = Field("runs", description="Where the stage directories go.")
+    log_dir: Terminal[str] = Field("logs", description="Where the log files go.")
 
     stages: StageConfigs = Field(StageConfigs(), description="Settings of each stage.")
 
@@ -124,15 +163,17 @@ class RunConfig(BaseModel):
         return Path(named) if named else Path(self.data_dir or "data/quic360") / f"{split}.csv"
 
     def check(self) -> None:
-        """Refuse what can be seen to fail before anything is queued. Raises BadInput."""
+        """Refuse what can be seen to fail before anything is queued. Raises BadInput naming every field that is at fault."""
+        if wrong := list(self._wrong()):
+            raise BadInput("\n".join(f"{field} is {value}: {why}" for field, value, why in wrong), [(field, why) for field, _value, why in wrong])
+
+    def _wrong(self) -> Iterator[tuple[str, float, str]]:
         if Stage.vision in self.stage and self.stages.vision.batch_size < 4:
-            raise BadInput(
-                f"stages.vision.batch_size is {self.stages.vision.batch_size}: VICReg takes statistics across images and needs at least 4."
-            )
+            yield "stages.vision.batch_size", self.stages.vision.batch_size, "VICReg takes statistics across images and needs at least 4."
         if Stage.vision in self.stage and self.overlap == 0:
-            raise BadInput("overlap is 0: stage vision compares what neighbouring views both see, so it needs an overlap above 0.")
+            yield "overlap", 0, "stage vision compares what neighbouring views both see, so it needs an overlap above 0."
         if self.devices > 1:
-            raise BadInput(f"devices is {self.devices}: a run on several devices is not built yet; use 1.")
+            yield "devices", self.devices, "a run on several devices is not built yet; use 1."
 
 
 def parse(values: Mapping[str, Any]) -> RunConfig:

@@ -32,6 +32,17 @@ def ring(views: int, fov: float) -> tuple[View, ...]:
     return tuple(View(360 * k / views, 0.0, fov) for k in range(views))
 
 
+def footprint(view: View, n: int) -> Doubles:
+    """What the view shows, as points on its edge: longitude in [-180, 180) and latitude in degrees, from the top left corner clockwise.
+
+    Each side has `n` points, evenly spaced in the view; the last point's neighbour is the first. [4n, 2]
+    """
+    along, end = (np.arange(n) / n * 2 - 1) * _tangent(view.fov), np.full(n, _tangent(view.fov))
+    x, y = np.concatenate([along, end, -along, -end]), np.concatenate([end, -along, -end, along])
+    longitude, latitude = _angles(x, y, view.pitch)
+    return np.stack([(np.degrees(longitude) + view.yaw + 180) % 360 - 180, np.degrees(latitude)], axis=-1)
+
+
 class Cutter:
     """Cuts panoramas into the views of a ring. Safe to share between threads; the maps are computed once per panorama size."""
 
@@ -92,13 +103,18 @@ def _tangent(fov: float) -> float:
     return math.tan(math.radians(fov / 2))
 
 
+def _angles(x: Doubles, y: Doubles, pitch: float) -> tuple[Doubles, Doubles]:
+    """Longitude and latitude, radians, of the rays through (x right, y up) at depth 1 of a view of yaw 0; `pitch` is in degrees."""
+    angle = math.radians(pitch)
+    up, ahead = y * math.cos(angle) + math.sin(angle), math.cos(angle) - y * math.sin(angle)
+    return np.arctan2(x, ahead), np.arctan2(up, np.hypot(x, ahead))
+
+
 def _pixels(view: View, size: int, width: int, height: int) -> tuple[Doubles, Doubles]:
     """Column in [0, W] and row in [0, H] of the padded panorama behind each pixel centre of the view, both [S, S]."""
     centres = ((np.arange(size) + 0.5) / size * 2 - 1) * _tangent(view.fov)
     x, y = np.meshgrid(centres, -centres)
-    pitch = math.radians(view.pitch)
-    up, ahead = (y * math.cos(pitch) + math.sin(pitch), math.cos(pitch) - y * math.sin(pitch))
-    longitude, latitude = np.arctan2(x, ahead), np.arctan2(up, np.hypot(x, ahead))
+    longitude, latitude = _angles(x, y, view.pitch)
     column = (longitude / (2 * math.pi) + 0.5 + view.yaw / 360) * width - 0.5
     return column % width, (0.5 - latitude / math.pi) * height + 0.5
 

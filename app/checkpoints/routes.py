@@ -6,8 +6,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from app.access.permissions import READ
+from app.checkpoints import lists
 from app.checkpoints import service as checkpoints
+from app.checkpoints.lists import Kind, Sort, Wanted
 from app.deps import Cursor, Limit, Page, Row, SessionDep
+from panollava.stages import Stage
 
 router = APIRouter(prefix="/checkpoints", tags=["checkpoints"], dependencies=[READ])
 
@@ -32,10 +35,16 @@ class CheckpointOut(Row):
 
 @router.get("")
 def list_checkpoints(
-    session: SessionDep, run_id: Annotated[int | None, Query(description="Only of this run.")] = None, cursor: Cursor = None, limit: Limit = 50
+    session: SessionDep,
+    run_id: Annotated[int | None, Query(description="Only of this run.")] = None,
+    stage: Annotated[Stage | None, Query(description="Only of this stage.")] = None,
+    kind: Annotated[Kind | None, Query(description="Only of this kind.")] = None,
+    sort: Annotated[Sort, Query(description="A minus is downwards; by val_loss only those that have one.")] = Sort.newest,
+    cursor: Cursor = None,
+    limit: Limit = 50,
 ) -> Page[CheckpointOut]:
-    """Newest first."""
-    return Page[CheckpointOut].of(checkpoints.page(session, run_id, cursor, limit), limit)
+    """Newest first unless asked otherwise. best.ckpt and last.ckpt are listed beside the files that they are second names of."""
+    return Page[CheckpointOut].of(lists.page(session, Wanted(run_id, stage, kind), sort, cursor, limit), limit)
 
 
 @router.get("/{checkpoint_id}")

@@ -1,5 +1,6 @@
 """Rows of checkpoint files. The file and its note are the truth about what a checkpoint holds; a row says where to find it."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def record(session: Session, job: Job, attempt: Attempt, saved: CheckpointSaved)
     path = (directory / saved.path).resolve()
     if not path.is_relative_to(directory.resolve()):
         raise BadInput(_("{path}: a checkpoint outside of its attempt's directory {directory}.").format(path=saved.path, directory=directory))
-    noted = {**saved.model_dump(include=NOTED), "created_at": db.now(session)}
+    noted = {**saved.model_dump(include=NOTED), "val_loss": _val_loss(saved), "created_at": db.now(session)}
     checkpoint = at(session, path)
     if checkpoint:
         checkpoint.sqlmodel_update(noted)
@@ -56,6 +57,11 @@ def record(session: Session, job: Job, attempt: Attempt, saved: CheckpointSaved)
     session.add(checkpoint)
     session.flush()
     return checkpoint
+
+
+def _val_loss(saved: CheckpointSaved) -> float | None:
+    loss = saved.metrics.get("val_loss")
+    return loss if loss is not None and math.isfinite(loss) else None
 
 
 def best(session: Session, job: Job, attempt: Attempt, name: str | None) -> Checkpoint:

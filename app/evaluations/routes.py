@@ -2,11 +2,12 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request, Response
 
+from app import images
 from app.access.permissions import READ, Launcher
 from app.deps import BellDep, Cursor, Limit, Page, SessionDep, SettingsDep
-from app.evaluations import schemas
+from app.evaluations import panoramas, schemas
 from app.evaluations import service as evaluations
 from app.evaluations.schemas import EvaluationOut, EvaluationRequest
 from app.models import Evaluation
@@ -60,6 +61,18 @@ def list_predictions(
     """Answers in the order in which they were given."""
     answers, next_cursor = evaluations.predictions(evaluation, cursor, limit, condition)
     return Page[Prediction](items=answers, next_cursor=next_cursor)
+
+
+@router.get("/evaluations/{evaluation_id}/image", response_class=Response, responses={200: {"content": {"image/jpeg": {}}}})
+def show_evaluated_image(
+    request: Request,
+    evaluation: EvaluationDep,
+    settings: SettingsDep,
+    url: Annotated[str, Query(description="Of a question that the evaluation has answered.")],
+    width: images.Width = images.WIDEST,
+) -> Response:
+    """A panorama that was asked about, as a JPEG."""
+    return images.answer(request, panoramas.path_of(evaluation, url, settings), width)
 
 
 @router.get("/comparisons")

@@ -10,6 +10,7 @@ from sqlmodel import Session, col, select
 from app import db
 from app.checkpoints import service as checkpoints
 from app.errors import Conflict, Invalid, NotFound
+from app.evaluations.samples import Compared
 from app.i18n import _
 from app.jobs.states import enqueue
 from app.models import Checkpoint, Evaluation, Job, JobKind
@@ -17,13 +18,12 @@ from app.paths import allowed, check_images, free_directory
 from app.requests import digest, requested
 from app.settings import Settings
 from panollava import rundir
-from panollava.config import EvaluateConfig
+from panollava.config import EvaluateConfig, validated
 from panollava.data.table import read_table
 from panollava.errors import BadInput
-from panollava.metrics import captions
-from panollava.metrics import compare as comparison
 from panollava.metrics.captions import Condition, Prediction
 from panollava.metrics.compare import Comparison
+from panollava.metrics.report import Report, Scores
 
 PREDICTIONS, METRICS = "predictions.jsonl", "metrics.json"
 
@@ -119,7 +119,7 @@ def predictions(evaluation: Evaluation, cursor: int | None, limit: int, conditio
     Raises Conflict before there are any, Invalid for a cursor that is none of ours.
     """
     answers: list[Prediction] = []
-    with (_directory(evaluation) / PREDICTIONS).open("rb") as file:
+    with predictions_path(evaluation).open("rb") as file:
         if cursor and (file.seek(cursor - 1), file.read(1)) != (cursor - 1, b"\n"):
             raise Invalid(_("cursor: {cursor} is not the `next_cursor` of a page.").format(cursor=cursor))
         while len(answers) < limit:
@@ -136,16 +136,35 @@ def compare(session: Session, ids: Sequence[int], base: int | None = None) -> Co
 
     Raises NotFound; Conflict for one that has not succeeded; BadInput for those that answered other questions.
     """
-    evaluations = [get(session, each) for each in ids]
+    compared = [get(session, each) for each in ids]
     if base is not None and base not in ids:
         raise Invalid(_("base: evaluation {id} is not among those compared.").format(id=base))
-    answers = [(each.name, captions.read_predictions(_directory(each) / PREDICTIONS)) for each in evaluations]
-    first = 0 if base is None else ids.index(base)
-    figures = (evaluations[first].metrics or {}).get("figures") if evaluations else None
-    return comparison.compare(answers, first, figures)
+    comparison = side_by_side(compared, 0 if base is None else ids.index(base)).comparison()
+    sides = [side.model_copy(update={"controls": _controls(each)}) for side, each in zip(comparison.evaluations, compared, strict=True)]
+    return comparison.model_copy(update={"evaluations": sides})
 
 
-def _directory(evaluation: Evaluation) -> Path:
+def side_by_side(evaluations: Sequence[Evaluation], base: int) -> Compared:
+    """What is needed to compare them with the one at `base`. Raises Conflict for one that has not succeeded."""
+    paths = tuple((each.name, predictions_path(each)) for each in evaluations)
+    report = report_of(evaluations[base]) if evaluations else None
+    return Compared(paths, base, report.figures if report else {})
+
+
+def report_of(evaluation: Evaluation) -> Report | None:
+    """Its figures; None until it has succeeded. Raises BadInput for figures that are none of ours."""
+    return None if evaluation.metrics is None else validated(Report, evaluation.metrics)
+
+
+def _controls(evaluation: Evaluation) -> Scores:
+    """What was scored when the evaluation ended, under everything but the image itself."""
+    report = report_of(evaluation) or Report(captions={}, grounding={})
+    captions, grounding = ({name: each for name, each in scores.items() if name != "image"} for scores in (report.captions, report.grounding))
+    return Scores.model_validate({"captions": captions, "grounding": grounding})
+
+
+def predictions_path(evaluation: Evaluation) -> Path:
+    """Where its answers lie. Raises Conflict before there are any."""
     if evaluation.directory is None:
         raise Conflict(_("Evaluation {id} has no predictions yet.").format(id=evaluation.id))
-    return Path(evaluation.directory)
+    return Path(evaluation.directory) / PREDICTIONS

@@ -1,10 +1,12 @@
 """What a run asks for, checked and made independent of where the server happens to stand. Reads files, writes nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.errors import Invalid
+from app.errors import AppError, Invalid
 from app.i18n import _
 from app.paths import allowed, check_images
 from app.settings import Settings
@@ -15,15 +17,34 @@ from panollava.errors import BadInput
 from panollava.presets import PRESETS
 from panollava.stages import RECIPES
 
+PATHS = ("data_dir", "image_root", "init_from")
 MODELS = ("vision_model", "language_model")
 
 
-def read(values: Mapping[str, Any], preset: str | None = None, defaults: Path = Path(CONFIG_FILE)) -> RunConfig:
-    """The values a request sets, over its preset's, over those of the server's own `panollava.toml`. Raises Invalid or BadInput."""
+@dataclass(frozen=True)
+class Refusal:
+    """What speaks against a request, and the field in which it can be mended."""
+
+    field: str
+    error: AppError | BadInput
+    why: str = ""
+    """The same without the field's name; the error's own words if empty."""
+
+    def __str__(self) -> str:
+        return self.why or str(self.error).removeprefix(f"{self.field}: ")
+
+
+def base(preset: str | None = None, defaults: Path = Path(CONFIG_FILE)) -> dict[str, Any]:
+    """What a request's values go over: its preset's, over those of the server's own `panollava.toml`. Raises Invalid or BadInput."""
     if preset is not None and preset not in PRESETS:
         raise Invalid(_("preset: there is no preset {name!r}; there are {names}.").format(name=preset, names=", ".join(PRESETS)))
     own = from_file(defaults) if defaults.exists() else {}
-    return parse(merge(merge(own, PRESETS[preset] if preset else {}), values))
+    return merge(own, PRESETS[preset] if preset else {})
+
+
+def read(values: Mapping[str, Any], preset: str | None = None, defaults: Path = Path(CONFIG_FILE)) -> RunConfig:
+    """The config of a request. Raises Invalid or BadInput."""
+    return parse(merge(base(preset, defaults), values))
 
 
 def resolve(config: RunConfig, settings: Settings) -> RunConfig:
@@ -31,24 +52,64 @@ def resolve(config: RunConfig, settings: Settings) -> RunConfig:
 
     Raises Forbidden, Invalid or BadInput, each naming the field or file.
     """
-    config.check()
-    paths = {field: _path(settings, field, getattr(config, field)) for field in ("data_dir", "image_root", "init_from")}
-    models = {field: _model(settings, field, getattr(config, field)) for field in MODELS}
-    splits = {"csv_train": config.csv("train"), "csv_val": config.csv("valid")}
-    tables = {field: str(allowed(settings, field, str(path))) for field, path in splits.items()}
-    config = config.model_copy(update=paths | models | tables)
-    for field in tables:
-        _check_table(settings, Path(getattr(config, field)), config)
-    if config.init_from:
-        _check_start(Path(config.init_from), config)
-    return config
+    resolved, refusals = examine(config, settings)
+    if refusals:
+        raise refusals[0].error
+    return resolved
+
+
+def examine(config: RunConfig, settings: Settings) -> tuple[RunConfig, list[Refusal]]:
+    """The config as `resolve` makes it, and all that speaks against it. A path that was refused is None in it and is not looked at."""
+    seen = _Seen()
+    with seen.to("stage"):
+        config.check()
+    for field in PATHS:
+        with seen.to(field):
+            seen.paths[field] = _path(settings, field, getattr(config, field))
+    for field in MODELS:
+        with seen.to(field):
+            seen.paths[field] = model(settings, field, getattr(config, field))
+    tables = {"csv_train": config.csv("train"), "csv_val": config.csv("valid")}
+    for field, path in tables.items():
+        with seen.to(field):
+            seen.paths[field] = str(allowed(settings, field, str(path)))
+    resolved = config.model_copy(update=dict.fromkeys((*PATHS, *MODELS, *tables)) | seen.paths)
+    for field in [each for each in tables if each in seen.paths]:
+        with seen.to(_where(config, field)):
+            _check_table(settings, Path(seen.paths[field] or ""), resolved)
+    if resolved.init_from and seen.paths.keys() >= set(MODELS):
+        with seen.to("init_from"):
+            _check_start(Path(resolved.init_from), resolved)
+    return resolved, seen.refusals
+
+
+class _Seen:
+    """What an examination has found so far."""
+
+    def __init__(self) -> None:
+        self.paths: dict[str, str | None] = {}
+        self.refusals: list[Refusal] = []
+
+    @contextmanager
+    def to(self, field: str) -> Iterator[None]:
+        """Look at something; what is wrong with it is this field's, unless the error names its own."""
+        try:
+            yield
+        except (AppError, BadInput) as error:
+            named = error.fields if isinstance(error, BadInput) else ()
+            self.refusals += [Refusal(name, error, why) for name, why in named] or [Refusal(field, error)]
+
+
+def _where(config: RunConfig, field: str) -> str:
+    """The field that a table's path comes from."""
+    return "data_dir" if config.data_dir and getattr(config, field) is None else field
 
 
 def _path(settings: Settings, field: str, value: str | None) -> str | None:
     return value and str(allowed(settings, field, value))
 
 
-def _model(settings: Settings, field: str, value: str) -> str:
+def model(settings: Settings, field: str, value: str) -> str:
     """A hub id stays what it is; a directory becomes absolute."""
     if not value.startswith(("/", ".", "~")) and not Path(value).is_dir():
         return value
@@ -68,6 +129,9 @@ def _check_table(settings: Settings, path: Path, config: RunConfig) -> None:
 
 def _check_start(checkpoint: Path, config: RunConfig) -> None:
     """Models on the hub that are not here cannot be compared; the trainer compares them when it has them."""
-    note = rundir.read_note(checkpoint)
+    note, first = rundir.read_note(checkpoint), config.stage[0]
     if wanted := architecture.of(config):
         rundir.check_same_architecture(checkpoint, note.stage, note.architecture, wanted)
+    if note.stage.number > first.number:
+        text = _("init_from: {path} is of stage {theirs}, which cannot start the earlier stage {stage}.")
+        raise Invalid(text.format(path=checkpoint, theirs=note.stage, stage=first))

@@ -5,23 +5,31 @@ from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
+from fastapi.responses import PlainTextResponse, StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from app.access.permissions import READ, Launcher
+from app.access.permissions import READ, Launcher, StillAllowedDep
 from app.checkpoints import service as checkpoints
 from app.checkpoints.routes import CheckpointOut
 from app.deps import BellDep, Cursor, Limit, Page, SessionDep, SettingsDep, StateDep
 from app.events.routes import LastEventId
+from app.events.stream import while_allowed
 from app.jobs import queue
 from app.logs import service as logs
+from app.logs.plain import Level
 from app.metrics import service as metrics
 from app.metrics.service import Axis
 from app.models import Run
-from app.runs import request, schemas
+from app.runs import lists, request, schemas
 from app.runs import service as runs
-from app.runs.schemas import FoundOut, LineOut, LogOut, RunDetail, RunOut, RunRequest, StageOut, TransitionOut
+from app.runs.lists import Shown, Sort, Wanted
+from app.runs.schemas import FoundOut, LineOut, LogOut, RunDetail, RunOut, RunRequest, SeriesOut, StageOut, TransitionOut
 from panollava.stages import Stage
 
+SMOOTH = (
+    "Weight w of the past: adds a column `ema`, s = w s + (1 - w) y over every point up to the bucket's last, over 1 - w^n. "
+    "It runs on from attempt to attempt of a job, leaves out what is not finite, and is the same whatever part is asked for."
+)
 router = APIRouter(prefix="/runs", tags=["runs"], dependencies=[READ])
 
 
@@ -30,12 +38,21 @@ def get_run(run_id: int, session: SessionDep) -> Run:
 
 
 RunDep = Annotated[Run, Depends(get_run, scope="function")]
+LogStage = Annotated[Stage | None, Query(description="The last one that has begun, if not given.")]
+LogAttempt = Annotated[int | None, Query(ge=1, description="The newest if not given.")]
 
 
 @router.get("")
-def list_runs(session: SessionDep, cursor: Cursor = None, limit: Limit = 50) -> Page[RunOut]:
-    """Newest first, each with its stages."""
-    rows = runs.page(session, cursor, limit)
+def list_runs(
+    session: SessionDep,
+    q: Annotated[str, Query(max_length=200, description="Part of the name, whatever the case of its letters, or the id.")] = "",
+    status: Annotated[Shown | None, Query(description="As pages show it: `lost` where somebody should be at work and is silent.")] = None,
+    sort: Annotated[Sort, Query(description="A minus is downwards; `val_loss` is the lowest of the furthest stage that has one.")] = Sort.newest,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> Page[RunOut]:
+    """Newest first unless asked otherwise, each with its stages."""
+    rows = lists.page(session, Wanted(q, status), sort, cursor, limit)
     return Page[RunOut].of(rows, limit, schemas.describe(session, list(runs.states(session, rows).values())))
 
 
@@ -95,46 +112,68 @@ def show_timeline(run: RunDep, session: SessionDep) -> list[TransitionOut]:
     return [TransitionOut.model_validate(each) for each in queue.timeline(session, run.id)]
 
 
+@router.get("/{run_id}/metrics/names")
+def list_metric_names(run: RunDep, session: SessionDep) -> list[SeriesOut]:
+    """What there is to draw, by name, older attempts first, each with its newest value. Points that a newer attempt replaced are counted too."""
+    return [SeriesOut.of(each, stage) for each, stage in metrics.series(session, run.id)]
+
+
 @router.get("/{run_id}/metrics")
 def show_metrics(
     run: RunDep,
     session: SessionDep,
     names: Annotated[str | None, Query(description="Names joined by commas; all if not given.")] = None,
     stage: Stage | None = None,
-    x: Annotated[Axis, Query(description="What `from` and `to` count: steps, or seconds since 1970.")] = "step",
-    from_: Annotated[float | None, Query(alias="from")] = None,
-    to: float | None = None,
+    x: Annotated[Axis, Query(description="What `from` and `to` count: steps, epochs, or seconds since 1970.")] = "step",
+    from_: Annotated[float | None, Query(alias="from", description="One bucket before it comes too, so that a line reaches the edge.")] = None,
+    to: Annotated[float | None, Query(description="One bucket behind it comes too.")] = None,
     points: Annotated[int, Query(ge=1, le=5000, description="Buckets per line, at least, where it has as many points.")] = 500,
+    smooth: Annotated[float, Query(ge=0, lt=1, description=SMOOTH)] = 0.0,
 ) -> list[LineOut]:
     """One line per name, stage and attempt. A line ends where a newer attempt took over."""
     wanted = names.split(",") if names else None
-    return [LineOut.of(line) for line in metrics.query(session, run.id, wanted, stage, x, from_, to, points)]
+    return [LineOut.of(line) for line in metrics.query(session, run.id, wanted, stage, x, from_, to, points, smooth)]
 
 
 @router.get("/{run_id}/logs")
 def show_logs(
     run: RunDep,
     session: SessionDep,
-    stage: Annotated[Stage | None, Query(description="The last one that has begun, if not given.")] = None,
-    attempt: Annotated[int | None, Query(ge=1, description="The newest if not given.")] = None,
+    stage: LogStage = None,
+    attempt: LogAttempt = None,
     offset: Annotated[int, Query(ge=0, description="Byte to begin at.")] = 0,
-    limit: Annotated[int | None, Query(ge=1, le=1 << 20, description="Most bytes, 65536 if not given; with `q` most lines, 200.")] = None,
+    limit: Annotated[int | None, Query(ge=1, le=1 << 20, description="Most bytes, 65536 if not given; of a search most lines, 200.")] = None,
     tail: Annotated[int | None, Query(ge=1, description="Begin so many bytes before the end instead.")] = None,
-    q: Annotated[str | None, Query(min_length=1, description="Only lines that contain this text.")] = None,
+    line: Annotated[int | None, Query(ge=1, le=1 << 31, description="Begin at this line instead; the first is 1.")] = None,
+    whole_lines: Annotated[bool, Query(description="Begin with the first line that begins there or later.")] = False,
+    q: Annotated[str | None, Query(min_length=1, description="Only lines that contain this text, whatever the case of its letters.")] = None,
+    level: Annotated[Level | None, Query(description="Only lines that are warnings, or errors.")] = None,
 ) -> LogOut | FoundOut:
-    """What the trainer printed, from any byte on; go on at `next`. With `q` the lines that contain it; go on behind the last one's offset."""
+    """What the trainer printed, from any byte on; go on at `next`. With `q` or `level` the lines that are meant, each with its byte and number."""
     of, job = runs.job_of(session, run, stage)
-    if q is not None:
-        lines = logs.search(session, job, q, attempt, offset, limit or 200)
-        return FoundOut(stage=of, attempt=attempt or job.attempt, lines=lines)
-    part = logs.read(session, job, attempt, offset if tail is None else -tail, limit or logs.CHUNK)
+    if line is not None:
+        offset = logs.offset_of(session, job, line, attempt)
+    if q or level:
+        return FoundOut(stage=of, **asdict(logs.search(session, job, q or "", level, attempt, offset, limit or 200)))
+    part = logs.read(session, job, attempt, offset if tail is None else -tail, limit or logs.CHUNK, whole_lines=whole_lines)
     return LogOut(stage=of, **asdict(part))
 
 
+@router.get("/{run_id}/logs/download", response_class=PlainTextResponse)
+def download_logs(
+    run: RunDep, session: SessionDep, state: StateDep, stage: LogStage = None, attempt: LogAttempt = None
+) -> StreamingResponse:  # fmt: skip
+    """All that an attempt has printed by now, byte for byte."""
+    of, job = runs.job_of(session, run, stage)
+    number, end = logs.reach(session, job, attempt)
+    headers = {"Content-Disposition": f'attachment; filename="run-{run.id}-{of}-attempt-{number}.log"', "Content-Length": str(end)}
+    return StreamingResponse(logs.download(state.reading, job.id, number, end), media_type="text/plain; charset=utf-8", headers=headers)
+
+
 @router.get("/{run_id}/events", response_class=EventSourceResponse)
-async def stream_run_events(run: RunDep, state: StateDep, last_id: LastEventId) -> AsyncIterator[ServerSentEvent]:
+async def stream_run_events(run: RunDep, state: StateDep, last_id: LastEventId, allowed: StillAllowedDep) -> AsyncIterator[ServerSentEvent]:
     """Events of this run from now on, or after the one named. The first is `hello`, with the id that the stream starts after."""
-    async for event in state.hub.stream(last_id, run.id):
+    async for event in while_allowed(state.hub.stream(last_id, run.id), allowed):
         yield event
 
 

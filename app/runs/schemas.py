@@ -1,5 +1,6 @@
 """What the API says of runs and takes from those who launch them."""
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Self
@@ -12,8 +13,9 @@ from app.deps import RequestKey, Row
 from app.jobs import states, waiting
 from app.logs import service as logs
 from app.metrics import service as metrics
-from app.models import JobStatus, Run
+from app.models import JobStatus, MetricSeries, Run
 from app.runs.service import RunState, StageState
+from panollava.events import jsonable
 from panollava.stages import Stage
 
 
@@ -82,6 +84,23 @@ class TransitionOut(Row):
     reason: str
 
 
+class SeriesOut(BaseModel):
+    """One named scalar of one attempt, as it stands."""
+
+    name: str
+    stage: Stage | None
+    job_id: int
+    attempt: int
+    points: int
+    last_step: int
+    last_value: float | str = Field(description='NaN is "NaN".')
+
+    @classmethod
+    def of(cls, series: MetricSeries, stage: Stage | None) -> Self:
+        last = jsonable(math.nan if series.last_value is None else series.last_value)
+        return cls(**series.model_dump(include={"name", "job_id", "attempt", "last_step"}), stage=stage, points=series.count, last_value=last)
+
+
 class LineOut(BaseModel):
     """One line of a chart: what a series of one attempt comes to in buckets."""
 
@@ -90,29 +109,40 @@ class LineOut(BaseModel):
     job_id: int
     attempt: int
     points: int = Field(description="Points of the whole series, however many of them the buckets stand for.")
-    buckets: dict[str, list[int | float | str]] = Field(description='Columns: first and last step and time, min, max, last, count. NaN is "NaN".')
+    steps_per_epoch: float | None = Field(description="Step over this is the epoch; null until the trainer has told of an epoch.")
+    ema_count: int | None = Field(
+        description="With `smooth`: n, the finite points in the last `ema`. It goes on with s = ema (1 - smooth^n), as `smooth` says."
+    )
+    buckets: dict[str, list[int | float | str]] = Field(
+        description='Columns: first and last step and time, min, max, last, count, and ema if asked for. NaN is "NaN".'
+    )
 
     @classmethod
     def of(cls, line: metrics.Line) -> Self:
-        return cls(name=line.name, stage=line.stage, job_id=line.job_id, attempt=line.attempt, points=line.points, buckets=line.columns())
+        facts = {name: getattr(line, name) for name in cls.model_fields if name != "buckets"}
+        return cls(**facts, buckets=line.columns())
 
 
 class LogOut(BaseModel):
     """A piece of an attempt's output."""
 
     stage: Stage
+    job_id: int
     attempt: int
     offset: int
     next: int = Field(description="Where the rest begins.")
     end: int = Field(description="How far the output reaches by now.")
+    line: int = Field(description="Number of the line in which `offset` lies; the first is 1.")
+    lines: int = Field(description="Line ends in the whole output.")
     text: str
 
 
 class FoundOut(BaseModel):
-    """Lines that hold what was searched for, each with the byte at which it begins."""
+    """Lines that were searched for, each with the byte at which it begins, its number, and what a terminal shows of it."""
 
     stage: Stage
     attempt: int
+    next: int = Field(description="Where to search on. At the end that is the line that is not ended yet, which may be among those found.")
     lines: list[logs.Found]
 
 

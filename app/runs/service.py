@@ -97,12 +97,6 @@ def get(session: Session, run_id: int) -> Run:
     return run
 
 
-def page(session: Session, cursor: int | None = None, limit: int = 50) -> Sequence[Run]:
-    """Newest first, older than the one that `cursor` names."""
-    query = select(Run).order_by(col(Run.id).desc()).limit(limit)
-    return session.exec(query if cursor is None else query.where(Run.id < cursor)).all()
-
-
 def states(session: Session, runs: Sequence[Run]) -> dict[int, RunState]:
     """Stages and statuses by run id. One query for a page of any length."""
     query = select(StageRun, Job).outerjoin(Job, col(Job.stage_id) == StageRun.id)

@@ -1,19 +1,35 @@
-"""What a run can be asked for: the schema behind every form, flag and body, and its presets."""
+"""What a run can be asked for: the schema behind every form, flag and body, its presets, and what a request would come to."""
 
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
 
-from app.access.permissions import READ
+from app.access.permissions import READ, Launcher
+from app.deps import SettingsDep
+from app.problems import FieldProblem
+from app.runs import launch
+from app.runs.schemas import RunRequest
 from panollava.config import RunConfig
 from panollava.presets import PRESETS
 
 router = APIRouter(tags=["schema"], dependencies=[READ])
 
 
+class PlanOut(BaseModel):
+    """A request thought through: what would be stored, what speaks against it, and the same in other words."""
+
+    config: dict[str, Any] | None = Field(description="As POST /runs would store it, paths absolute; null when something speaks against it.")
+    errors: list[FieldProblem]
+    changed: list[str] = Field(description="Dotted names of what the request changes in its preset.")
+    command: str = Field(description="For a terminal on the server's machine.")
+    body: dict[str, Any] = Field(serialization_alias="json", description="Body of POST /runs.")
+    curl: str = Field(description="For a shell with a token in $TOKEN.")
+
+
 @router.get("/schema/run")
 def show_run_schema() -> dict[str, Any]:
-    """JSON schema of a run's config: types, bounds, defaults, and a description of every field."""
+    """JSON schema of a run's config: types, bounds, units, defaults, and a description of every field."""
     return RunConfig.model_json_schema()
 
 
@@ -21,3 +37,17 @@ def show_run_schema() -> dict[str, Any]:
 def list_presets() -> dict[str, dict[str, Any]]:
     """Values by preset; POST /runs takes a preset's name."""
     return PRESETS
+
+
+@router.post("/plan")
+def plan_run(_actor: Launcher, request: Request, body: RunRequest, settings: SettingsDep) -> PlanOut:
+    """What POST /runs would make of this body, and why it would not. Nothing is queued."""
+    plan = launch.plan(body, str(request.base_url).rstrip("/"), settings)
+    return PlanOut(
+        config=plan.resolved.model_dump(mode="json") if plan.resolved else None,
+        errors=[FieldProblem(field=field, message=message) for field, message in plan.errors],
+        changed=plan.changed,
+        command=plan.command,
+        body=plan.body,
+        curl=plan.curl,
+    )

@@ -107,19 +107,25 @@ def compare(
         raise BadInput(f"A comparison needs two evaluations or more; this is {len(evaluations)}.")
     if not 0 <= base < len(evaluations):
         raise BadInput(f"base is {base}, but the evaluations are numbered 0 to {len(evaluations) - 1}.")
-    answers = [_answers(label, predictions) for label, predictions in evaluations]
-    for (label, _), theirs in zip(evaluations, answers, strict=True):
-        _check_same_questions(evaluations[base][0], answers[base], label, theirs)
-    sides = [
-        _side(label, [theirs[question] for question in answers[base]], predictions, figures or {})
-        for (label, predictions), theirs in zip(evaluations, answers, strict=True)
-    ]
+    answers = aligned(evaluations, base)
+    sides = [_side(label, theirs, predictions, figures or {}) for (label, predictions), theirs in zip(evaluations, answers, strict=True)]
     return Comparison(
         base=base,
         questions=len(answers[base]),
         resamples=resamples,
         evaluations=[_compared(side, sides[base], resamples, seed) for side in sides],
     )
+
+
+def aligned(evaluations: Sequence[tuple[str, Sequence[Prediction]]], base: int = 0) -> list[list[Prediction]]:
+    """Each evaluation's answers to the image, all in the order of the questions of the one at `base`.
+
+    Raises BadInput unless all answer the same questions, against the same references and ground truth.
+    """
+    answers = [_answers(label, predictions) for label, predictions in evaluations]
+    for (label, _), theirs in zip(evaluations, answers, strict=True):
+        _check_same_questions(evaluations[base][0], answers[base], label, theirs)
+    return [[theirs[question] for question in answers[base]] for theirs in answers]
 
 
 def compare_directories(directories: Sequence[Path], base: int = 0) -> Comparison:

@@ -37,7 +37,7 @@ const faint = (colour, share) => colour.replace(/^rgb\((.*)\)$/, (_, parts) => `
 
 // Axes
 
-const WHOLE = Array.from({ length: 12 }, (_, power) => [1, 2, 5].map((of) => of * 10 ** power)).flat(); // there is no half step
+const WHOLE = Array.from({ length: 12 }, (_, power) => (power ? [1, 2, 2.5, 5] : [1, 2, 5]).map((of) => of * 10 ** power)).flat(); // there is no half step
 const clock = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const seconds = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 const day = new Intl.DateTimeFormat([], { day: "numeric", month: "short" });

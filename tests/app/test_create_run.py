@@ -105,6 +105,18 @@ def test_a_start_without_a_note_is_refused(house, session):
     refused(house, session, BadInput, r"bare\.ckpt\.json is missing", init_from=str(house.root / "bare.ckpt"))
 
 
+def test_a_start_of_a_later_stage_is_refused(house, session, checkpoint):
+    refused(house, session, Invalid, "is of stage resampler, which cannot start the earlier stage vision", stage="vision", init_from=str(checkpoint))
+
+
+def test_models_that_do_not_say_what_they_are_cannot_take_a_start(house, session, checkpoint):
+    vague = models(house.root)
+    (house.root / "language" / "config.json").write_text("{}")
+    refused(house, session, BadInput, "config.json does not say its 'model_type'", init_from=str(checkpoint), **vague)
+    (house.root / "language" / "config.json").write_text("[1]")
+    refused(house, session, BadInput, "no JSON object", init_from=str(checkpoint), **vague)
+
+
 def test_a_start_of_another_architecture_is_refused(house, session, checkpoint):
     wide = models(house.root, hidden_size=16)
     refused(house, session, BadInput, "vision_width is 8 there and 16 here", init_from=str(checkpoint), **wide)

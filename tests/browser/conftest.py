@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,3 +98,14 @@ def axe(page: Page) -> list[str]:
     page.evaluate(AXE.read_text())  # not as a script tag: the page's own policy would refuse it
     found: list[dict[str, Any]] = page.evaluate("rules => axe.run({runOnly: rules}).then(result => result.violations)", RULES)
     return [f"{each['id']}: {[node['html'][:120] for node in each['nodes']][:3]}" for each in found]
+
+
+def finished_chain(client: Client, data: Path, name: str = "chain", **config: Any) -> dict[str, Any]:
+    """A chain of a few steps a stage, trained to its end."""
+    stages = {"vision": {"epochs": 1, "batch_size": 8}, "resampler": {"epochs": 2, "batch_size": 8}, "finetune": {"epochs": 1, "batch_size": 8}}
+    run = client.post("/runs", {"preset": "demo", "config": {"name": name, "data_dir": str(data), "stages": stages} | config})
+    deadline = time.monotonic() + 240
+    while (run := client.get(f"/runs/{run['id']}"))["status"] != "succeeded":
+        assert time.monotonic() < deadline and run["status"] not in ("failed", "stopped"), run
+        time.sleep(0.5)
+    return run

@@ -10,12 +10,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from panollava.cli import app, resolve
-from panollava.config import RunConfig
+from panollava.config import RunConfig, parse
 from panollava.errors import BadInput
 from panollava.stages import Stage
 from panollava.training.chain import train_chain
@@ -190,6 +191,26 @@ def test_a_file_sets_defaults_and_flags_win(tmp_path: Path) -> None:
     assert (config.name, config.pool, config.stage) == ("mine", 4, (Stage.resampler, Stage.finetune))
     assert (config.stages.resampler.lr, config.stages.finetune.lr) == (4e-3, 5e-3)
     assert config.stages.vision == RunConfig().stages.vision
+
+
+def test_a_setting_without_a_value_is_not_set() -> None:
+    assert resolve(None, "demo", [], {}).resampler_width == 128
+    assert resolve(None, "demo", ["resampler_width=", "resampler.vision_lr="], {}).resampler_width is None
+
+
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [
+        ({"stage": 5}, "stage"),
+        ({"stage": []}, "stage"),
+        ({"fov": float("nan")}, "fov"),
+        ({"stages": {"vision": {"lr": float("inf")}}}, "stages.vision.lr"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_refused_at_their_field(values: dict[str, Any], field: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        parse(values)
+    assert [name for name, _why in refused.value.fields] == [field]
 
 
 @pytest.mark.parametrize(("fov", "overlap", "views"), [(90, 0.5, 8), (90, 0.0, 4), (90, 0.8, 20), (90, 0.9, 40), (100, 0.5, 8), (120, 0.25, 4)])

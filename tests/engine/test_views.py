@@ -8,7 +8,7 @@ import numpy.typing as npt
 import py360convert
 import pytest
 
-from panollava.views import Cutter, Image, View, overlap, reference, ring
+from panollava.views import Cutter, Image, View, footprint, overlap, reference, ring
 
 
 def texture(height: int = 64, width: int = 128, detail: int = 4) -> Image:
@@ -151,3 +151,39 @@ def test_the_same_thing_is_seen_where_the_overlap_says() -> None:
     paired = np.abs(warped - views[0])[valid].mean()
     linear = np.abs(views[7][:, 8:] - views[0][:, :8]).mean()
     assert paired < linear / 3
+
+
+def directions(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Unit vectors (x right, y up, z ahead) of longitudes and latitudes in degrees."""
+    longitude, latitude = np.moveaxis(np.radians(points), -1, 0)
+    return np.stack([np.cos(latitude) * np.sin(longitude), np.sin(latitude), np.cos(latitude) * np.cos(longitude)], axis=-1)
+
+
+def compass(height: int, width: int) -> Image:
+    """A panorama whose colours are the directions of its pixels, each axis from 0 to 255."""
+    longitude, latitude = (np.arange(width) + 0.5) / width * 360 - 180, 90 - (np.arange(height) + 0.5) / height * 180
+    grid = np.stack(np.meshgrid(longitude, latitude), axis=-1)
+    return np.round((directions(grid) + 1) * 127.5).astype(np.uint8)
+
+
+def test_the_corners_of_a_square_view_of_90_degrees_are_at_45_and_35_degrees() -> None:
+    corners = footprint(View(0, 0, 90), 1)
+    np.testing.assert_allclose(corners, [[-45, 35.2644], [45, 35.2644], [45, -35.2644], [-45, -35.2644]], atol=1e-4)
+
+
+@pytest.mark.parametrize("view", [View(0, 0, 90), View(180, 0, 90), View(-100, 35, 60), View(200, -70, 100), View(30, 88, 120)])
+def test_a_footprint_is_where_the_outermost_pixels_of_a_view_look(view: View) -> None:
+    """Pixel centres at the border of a slightly wider view lie on the edge of this one. A colour step is 0.45 degrees."""
+    size = 9
+    wider = math.degrees(2 * math.atan(math.tan(math.radians(view.fov / 2)) * size / (size - 1)))
+    pixels = reference(compass(512, 1024), View(view.yaw, view.pitch, wider), size) / 127.5 - 1
+    border = np.concatenate([pixels[0, :-1], pixels[:-1, -1], pixels[-1, :0:-1], pixels[:0:-1, 0]])
+    seen = border / np.linalg.norm(border, axis=-1, keepdims=True)
+    apart = np.degrees(np.arccos(np.clip((directions(footprint(view, size - 1)) * seen).sum(axis=-1), -1, 1)))
+    assert apart.max() < 0.5
+
+
+def test_longitudes_of_a_footprint_across_the_seam_stay_on_the_map() -> None:
+    longitudes_ = footprint(View(180, 0, 90), 16)[:, 0]
+    assert longitudes_.min() >= -180 and longitudes_.max() < 180
+    assert (longitudes_ > 130).any() and (longitudes_ < -130).any()

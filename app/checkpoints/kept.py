@@ -1,0 +1,111 @@
+"""What a checkpoint is kept for: as the best or the last of its stage, as the start of another, or because it was evaluated. Reads only.
+
+One file may have several rows, since best.ckpt and last.ckpt are second names; what holds for one name holds for the file.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sqlmodel import Session, col, func, select
+
+from app.checkpoints.lists import SECOND_NAMES
+from app.i18n import _, ngettext
+from app.models import Checkpoint, Evaluation, Run, StageRun
+from panollava.stages import Stage
+
+File = tuple[int, int, str]
+"""Stage id, step and checksum: what all names of one file share."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a checkpoint is kept, and where that can be seen."""
+
+    words: str
+    url: str | None = None
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A checkpoint as lists show it."""
+
+    row: Checkpoint
+    stage: Stage
+    run: str
+    reasons: list[Reason] = field(default_factory=list)
+
+    @property
+    def label(self) -> str:
+        """`finetune@3000`"""
+        return f"{self.stage}@{self.row.step}"
+
+    @property
+    def others(self) -> dict[str, float]:
+        """Metrics beside val_loss."""
+        return {name: value for name, value in self.row.metrics.items() if name != "val_loss"}
+
+
+def describe(session: Session, rows: Sequence[Checkpoint]) -> list[Listed]:
+    """In the order given. As many queries for fifty as for one."""
+    stages = {stage.id: stage for stage in session.exec(select(StageRun).where(col(StageRun.id).in_({row.stage_id for row in rows})))}
+    names = dict(session.exec(select(Run.id, Run.name).where(col(Run.id).in_({row.run_id for row in rows}))).all())
+    files = names_of(session, rows)
+    everything = [name for each in files.values() for name in each]
+    special, heirs, evaluated = _special(session, everything, stages), _heirs(session, everything), _evaluated(session, everything)
+    found = []
+    for row in rows:
+        twins = files[file_of(row)]
+        reasons = [reason for of in (special, heirs, evaluated) for twin in twins for reason in of.get(twin.id, ())]
+        found.append(Listed(row, stages[row.stage_id].stage, names[row.run_id], list(dict.fromkeys(reasons))))
+    return found
+
+
+def file_of(row: Checkpoint) -> File:
+    return row.stage_id, row.step, row.sha256
+
+
+def names_of(session: Session, rows: Sequence[Checkpoint]) -> dict[File, list[Checkpoint]]:
+    """All rows of the files that these rows are of, the files' first names first."""
+    wanted = {file_of(row) for row in rows}
+    found: dict[File, list[Checkpoint]] = defaultdict(list)
+    query = select(Checkpoint).where(
+        col(Checkpoint.stage_id).in_({row.stage_id for row in rows}), col(Checkpoint.step).in_({row.step for row in rows})
+    )
+    for each in session.exec(query.order_by(col(Checkpoint.kind).in_(SECOND_NAMES), col(Checkpoint.id))):
+        if file_of(each) in wanted:
+            found[file_of(each)].append(each)
+    return found
+
+
+def _special(session: Session, rows: Iterable[Checkpoint], stages: Mapping[int, StageRun]) -> dict[int, list[Reason]]:
+    """The best and the last of a stage. While it trains, its best is what its newest attempt calls so."""
+    query = select(Checkpoint.stage_id, Checkpoint.kind, func.max(Checkpoint.id)).where(col(Checkpoint.stage_id).in_(stages))
+    newest = session.exec(query.where(col(Checkpoint.kind).in_(SECOND_NAMES)).group_by(col(Checkpoint.stage_id), col(Checkpoint.kind))).all()
+    best = {stage.id: stage.best_checkpoint_id for stage in stages.values() if stage.best_checkpoint_id}
+    best = {stage: id_ for stage, kind, id_ in newest if kind == "best"} | best
+    last = {id_ for _stage, kind, id_ in newest if kind == "last"}
+    found: dict[int, list[Reason]] = defaultdict(list)
+    for row in rows:
+        found[row.id] += [Reason(_("best"))] * (best.get(row.stage_id) == row.id) + [Reason(_("last"))] * (row.id in last)
+    return found
+
+
+def _heirs(session: Session, rows: Sequence[Checkpoint]) -> dict[int, list[Reason]]:
+    """Stages that started from them."""
+    found: dict[int, list[Reason]] = defaultdict(list)
+    of = {row.path: row for row in rows}
+    for stage in session.exec(select(StageRun).where(col(StageRun.init_checkpoint).in_(of)).order_by(col(StageRun.id))):
+        row = of[stage.init_checkpoint or ""]
+        text = _("handed to {stage}") if stage.run_id == row.run_id else _("handed to {stage} of run {run}")
+        found[row.id].append(Reason(text.format(run=stage.run_id, stage=stage.stage), f"/runs/{stage.run_id}"))
+    return found
+
+
+def _evaluated(session: Session, rows: Sequence[Checkpoint]) -> dict[int, list[Reason]]:
+    query = select(Evaluation.checkpoint_id, func.count(), func.max(Evaluation.id)).where(col(Evaluation.checkpoint_id).in_([row.id for row in rows]))
+    found: dict[int, list[Reason]] = {}
+    for id_, count, newest_ in session.exec(query.group_by(col(Evaluation.checkpoint_id))):
+        text = ngettext("evaluated", "evaluated {n} times", count).format(n=count)
+        found[id_ or 0] = [Reason(text, f"/evals/{newest_}")]
+    return found

@@ -1,0 +1,56 @@
+"""The panoramas that an evaluation asked about: their files, and where the views that the model was given look."""
+
+from pathlib import Path
+
+import numpy as np
+
+from app.errors import NotFound
+from app.evaluations import samples
+from app.evaluations import service as evaluations
+from app.i18n import _
+from app.models import Evaluation
+from app.paths import allowed
+from app.settings import Settings
+from panollava import rundir, views
+from panollava.config import RunConfig, validated
+from panollava.data.table import resolve_image
+from panollava.views import Doubles, View
+
+POINTS = 24
+"""Points on each side of a footprint; its sides are curves on the map."""
+
+
+def path_of(evaluation: Evaluation, url: str, settings: Settings) -> Path:
+    """The file behind a question's url.
+
+    Raises Conflict before there are answers, NotFound for a url that none of them is about, BadInput for a file that is not there,
+    Forbidden for one outside the directories open to users.
+    """
+    if url not in samples.sheet(evaluations.predictions_path(evaluation)).urls:
+        raise NotFound(_("url: evaluation {id} asks nothing about {url!r}.").format(id=evaluation.id, url=url))
+    root = evaluation.config.get("image_root")
+    return allowed(settings, "url", str(resolve_image(url, Path(evaluation.config["csv"]), Path(root) if root else None)))
+
+
+def ring_of(evaluation: Evaluation) -> tuple[View, ...]:
+    """The views its model was given of every panorama. Raises BadInput when the checkpoint's note is gone and nothing says so any more."""
+    note = rundir.read_note(Path(evaluation.config["checkpoint"]))
+    config = validated(RunConfig, note.config)
+    return views.ring(config.views, config.fov)
+
+
+def outline(view: View) -> str:
+    """The footprint as a path on a map of 360 x 180 with longitude -180 at its left. One across the seam is drawn at both ends."""
+    around = views.footprint(view, POINTS)
+    x, y = np.unwrap(around[:, 0], period=360) + 180, 90 - around[:, 1]
+    return " ".join(_path(x + turn, y) for turn in (-360, 0, 360) if (x + turn).max() > 0 and (x + turn).min() < 360)
+
+
+def _path(x: Doubles, y: Doubles) -> str:
+    return "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in zip(x, y, strict=True)) + "Z"
+
+
+def place(view: View) -> float:
+    """Where the middle of a view is on the map's width, percent, kept off the edges so that its number can be read."""
+    across = (view.yaw + 180) % 360 / 3.6
+    return round(min(max(across, 3.0), 97.0), 2)

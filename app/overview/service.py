@@ -1,0 +1,143 @@
+"""What the first page tells. Every function reads what one piece of it shows, in a fixed number of queries."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import and_, or_, tuple_
+from sqlmodel import Session, col, select
+
+from app import db
+from app.i18n import _
+from app.jobs import queue
+from app.models import ACTIVE, Evaluation, Job, JobKind, JobStatus, MetricSeries, Run
+from app.runs import lists, rows
+from app.runs.lists import Shown
+from app.runs.rows import RunRow
+
+LOSS = "train_loss"
+QUEUE_ROWS = 8
+RECENT = 10
+ATTENTION_ROWS = 5
+ATTENTION_LASTS = timedelta(days=7)
+"""How long a failure that nobody resumed is held up to everybody."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A job that has not ended: a stage of a run, or an evaluation."""
+
+    entry: Mapping[str, Any]
+    """As `queue.entries` has it."""
+    title: str
+    url: str
+    row: RunRow | None
+    """Of a stage, its run."""
+    loss: float | None
+    progress: str | None
+    share: float
+
+
+@dataclass(frozen=True)
+class Queue:
+    """The head of the queue, in the order in which workers take it."""
+
+    work: Sequence[Work]
+    length: int
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Something that has failed, or that nobody is heard to work on."""
+
+    job: Job
+    shown: Shown
+    title: str
+    url: str
+    why: str
+    can_resume: bool
+
+
+def workers(session: Session) -> list[dict[str, Any]]:
+    """Those that have not said goodbye, each with what it is `at`."""
+    living = [worker for worker in queue.workers(session) if worker["stopped_at"] is None]
+    busy = [each for each in queue.entries(session) if each["status"] in ACTIVE]
+    titles, stages = _titles(session, busy), {each["id"]: each["stage"] for each in busy}
+    at = {id_: {"title": title, "url": url, "stage": stages[id_]} for id_, (title, url) in titles.items()}
+    return [worker | {"at": at.get(worker["job_id"])} for worker in living]
+
+
+def running(session: Session) -> list[Work]:
+    return _work(session, [each for each in queue.entries(session) if each["status"] in ACTIVE])
+
+
+def queued(session: Session) -> Queue:
+    waiting = [each for each in queue.entries(session) if each["status"] == JobStatus.queued]
+    return Queue(_work(session, waiting[:QUEUE_ROWS]), len(waiting))
+
+
+def recent(session: Session) -> list[RunRow]:
+    """Runs that have ended, the latest first."""
+    ids = lists.ended(session, RECENT)
+    found = {run.id: run for run in session.exec(select(Run).where(col(Run.id).in_(ids)))}
+    return rows.of(session, [found[id_] for id_ in ids])
+
+
+def has_runs(session: Session) -> bool:
+    return session.exec(select(Run.id).limit(1)).first() is not None
+
+
+def attention(session: Session) -> tuple[list[Trouble], int]:
+    """What has failed in the last days and was not taken up again, and what is silent, the latest first. And how many there are in all."""
+    now = db.now(session)
+    failed = (lists.is_shown(Shown.failed, now), col(Job.finished_at) >= now - ATTENTION_LASTS)
+    wrong = or_(and_(*failed), lists.is_shown(Shown.lost, now))
+    queries = (lists.standing(wrong), select(Job).where(Job.kind == JobKind.evaluate, wrong))
+    jobs = [job for query in queries for job in session.exec(query)]
+    jobs.sort(key=lambda job: job.finished_at or job.heartbeat_at or now, reverse=True)
+    titles = _titles(session, [job.model_dump() for job in jobs[:ATTENTION_ROWS]])
+    return [_trouble(job, *titles[job.id]) for job in jobs[:ATTENTION_ROWS]], len(jobs)
+
+
+def _trouble(job: Job, title: str, url: str) -> Trouble:
+    if job.status is JobStatus.failed:
+        return Trouble(job, Shown.failed, title, url, rows.ended_because(job), can_resume=job.stage_id is not None)
+    return Trouble(job, Shown.lost, title, url, _("Nobody has been heard to work on it."), can_resume=False)
+
+
+def _work(session: Session, entries: Sequence[Mapping[str, Any]]) -> list[Work]:
+    titles = _titles(session, entries)
+    runs = session.exec(select(Run).where(col(Run.id).in_([each["run_id"] for each in entries if each["stage"]]))).all()
+    of_run = {row.run.id: row for row in rows.of(session, runs)}
+    losses = _losses(session, entries)
+    return [
+        Work(each, *titles[each["id"]], of_run.get(each["run_id"]) if each["stage"] else None, losses.get(each["id"]), *_progress(each))
+        for each in entries
+    ]
+
+
+def _progress(entry: Mapping[str, Any]) -> tuple[str | None, float]:
+    return rows.progress(entry["progress"], entry["is_lost"]), rows.share(entry["progress"])
+
+
+def _titles(session: Session, jobs: Sequence[Mapping[str, Any]]) -> dict[int, tuple[str, str]]:
+    """Name and address of what each job works for, by the job's id."""
+    evaluations = dict(
+        session.exec(select(Evaluation.id, Evaluation.name).where(col(Evaluation.id).in_([job["evaluation_id"] for job in jobs]))).all()
+    )
+    runs = dict(session.exec(select(Run.id, Run.name).where(col(Run.id).in_([job["run_id"] for job in jobs]))).all())
+    return {job["id"]: _title(job, runs, evaluations) for job in jobs}
+
+
+def _title(job: Mapping[str, Any], runs: Mapping[int, str], evaluations: Mapping[int, str]) -> tuple[str, str]:
+    if (evaluation := job["evaluation_id"]) is not None:
+        return evaluations[evaluation], f"/evals/{evaluation}"
+    return runs[job["run_id"]], f"/runs/{job['run_id']}"
+
+
+def _losses(session: Session, entries: Sequence[Mapping[str, Any]]) -> dict[int, float | None]:
+    """The newest training loss of each job's newest attempt."""
+    attempts = tuple_(col(MetricSeries.job_id), col(MetricSeries.attempt)).in_([(each["id"], each["attempt"]) for each in entries])
+    query = select(MetricSeries.job_id, MetricSeries.last_value).where(attempts, MetricSeries.name == LOSS)
+    return dict(session.exec(query).all())

@@ -1,0 +1,69 @@
+"""Why a stage has ended before its time: what a person reads, where in the log it stands, and what is known to help. Reads only."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlmodel import Session
+
+from app.i18n import _
+from app.logs import service as logs
+from app.logs.plain import Level, Row
+from app.models import Job
+
+TAIL = 256 * 1024
+"""Bytes of the log in which the line is looked for; it is among the last ones that were printed."""
+MEMORY = "out of memory"
+
+WORDS = {
+    "worker_lost": _("It was lost with its worker"),
+    "bad_input": _("It refused its input"),
+    "OutOfMemoryError": _("It ran out of memory"),
+    "Diverged": _("The training diverged"),
+    "no_result": _("It left no result behind"),
+    "no_outcome": _("It ended without saying how"),
+    "exit_code": _("The trainer crashed"),
+    "signal": _("The trainer was killed from outside"),
+    "infrastructure": _("Its worker could not go on"),
+    "killed": _("It had not saved in time and was killed"),
+    "stopped": _("It was stopped and had saved before"),
+    "stop_requested": _("It was stopped while it waited"),
+}
+HINTS = {
+    "worker_lost": _("Look whether the worker's machine has enough memory and stays awake; its log says more. Resuming starts to count anew."),
+    "bad_input": _("Mend what the message names and resume; if it is a setting, duplicate the run with another value."),
+    "OutOfMemoryError": _("Duplicate the run with a smaller batch_size, or with precision bf16; fewer views and shorter texts help too."),
+    "Diverged": _("Duplicate the run with a smaller lr, a longer warm-up or a smaller grad_clip."),
+    "no_result": _("The trainer said that it had succeeded, but its best checkpoint is missing or torn: look at the disk."),
+    "signal": _("Most often the machine itself ran out of memory: use fewer num_workers or a smaller batch_size."),
+    "infrastructure": _("This is not the run's own fault: a full disk or a defect of ours. Resume when it is mended."),
+}
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a stage ended that failed or was stopped."""
+
+    words: str
+    said: str | None
+    """The first line of what is known of it."""
+    more: str | None
+    hint: str | None
+    line: int | None
+    """Number of the line of the log in which it stands."""
+
+
+def explain(session: Session, job: Job, failed: bool) -> Ending:
+    """For a job that has failed or was stopped."""
+    reason = job.reason or ""
+    known = "OutOfMemoryError" if MEMORY in (job.detail or "").lower() else reason
+    first, _break, rest = (job.detail or "").partition("\n")
+    line = _line(session, job, first) if failed else None
+    return Ending(WORDS.get(known, reason), first or None, rest.strip() or None, HINTS.get(known), line)
+
+
+def _line(session: Session, job: Job, said: str) -> int | None:
+    """The last line that holds what was said, else the last that is an error."""
+    rows = logs.read(session, job, offset=-TAIL, limit=TAIL, whole_lines=True).rows
+    wanted = said.strip()[:120]
+    holds: list[Callable[[Row], bool]] = [lambda row: bool(wanted) and wanted in row.text, lambda row: row.level is Level.error]
+    return next((row.number for test in holds for row in reversed(rows) if test(row)), None)

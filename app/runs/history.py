@@ -1,0 +1,27 @@
+"""The reasons in a run's history, in words."""
+
+from app.i18n import _
+from app.models import JobStatus
+from app.runs.endings import WORDS
+
+SUCCEEDED = "_succeeded"
+"""What a stage's name bears behind it as the reason why the next one was queued."""
+REASONS = {
+    "submitted": _("submitted"),
+    "claimed": _("taken by a worker"),
+    "started": _("the trainer began"),
+    "stop_requested": _("a stop was asked for"),
+    "succeeded": _("trained to its end"),
+    "worker_drained": _("its worker left and had it saved before"),
+    "retry": _("to be tried again"),
+}
+RESUMED = {JobStatus.queued: _("to go on"), JobStatus.running: _("the trainer goes on from a checkpoint")}
+
+
+def why(new: JobStatus, reason: str) -> str:
+    """For a change of status; a reason nobody has put into words is shown as it is."""
+    if reason == "resumed":
+        return RESUMED.get(new, reason)
+    if reason.endswith(SUCCEEDED):
+        return _("{stage} succeeded").format(stage=reason.removesuffix(SUCCEEDED))
+    return REASONS.get(reason) or WORDS.get(reason, reason)

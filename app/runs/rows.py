@@ -1,0 +1,167 @@
+"""A run as lists show it: how its stages stand, how far the one at work is, its best val_loss and the time it took. Reads only."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlmodel import Session, col, func, select
+
+from app import db
+from app.formats import duration
+from app.i18n import _
+from app.jobs import states, waiting
+from app.models import ACTIVE, Attempt, Checkpoint, Job, JobKind, JobStatus, Run
+from app.runs import endings
+from app.runs import service as runs
+from app.runs.lists import Shown
+from app.runs.service import RunState, StageState
+from panollava.stages import Stage
+
+LETTERS = {Stage.vision: _("V"), Stage.resampler: _("R"), Stage.finetune: _("F")}
+NAMES = {Stage.vision: _("Vision"), Stage.resampler: _("Resampler"), Stage.finetune: _("Finetune")}
+WORDS = {
+    Shown.waiting: _("waiting"), Shown.queued: _("queued"), Shown.starting: _("starting"), Shown.running: _("running"), Shown.stopping: _("stopping"),
+    Shown.succeeded: _("succeeded"), Shown.failed: _("failed"), Shown.stopped: _("stopped"), Shown.lost: _("without a heartbeat"),
+}  # fmt: skip
+AT_WORK = {Shown(status) for status in ACTIVE}
+
+
+@dataclass(frozen=True)
+class Best:
+    """The lowest val_loss of the furthest stage that has one; that of another stage is another loss."""
+
+    stage: Stage
+    val_loss: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage on the small track."""
+
+    stage: Stage
+    shown: Shown
+    share: float
+    """How much of it is done, 0 to 1."""
+
+    @property
+    def letter(self) -> str:
+        return LETTERS[self.stage]
+
+    @property
+    def words(self) -> str:
+        """`Finetune running 45 %`"""
+        share = _(" {percent} %").format(percent=int(100 * self.share)) if self.shown in AT_WORK else ""
+        return f"{NAMES[self.stage]} {WORDS[self.shown]}{share}"
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run of a list. `took` is the time at work, all attempts together; None before the first."""
+
+    state: RunState
+    steps: Sequence[Step]
+    waiting_because: str | None
+    best: Best | None
+    took: timedelta | None
+
+    @property
+    def run(self) -> Run:
+        return self.state.run
+
+    @property
+    def job(self) -> Job | None:
+        """The newest job of the current stage."""
+        return self.state.current.job
+
+    @property
+    def step(self) -> Step:
+        """The current stage."""
+        return next(step for step in self.steps if step.stage is self.state.current.stage)
+
+    @property
+    def shown(self) -> Shown:
+        return self.step.shown
+
+    @property
+    def is_at_work(self) -> bool:
+        return self.state.status in ACTIVE
+
+    @property
+    def progress(self) -> str | None:
+        """`62 %, 58 min left`, as far as the trainer has said."""
+        return progress(self.job.progress, self.shown is Shown.lost) if self.job and self.is_at_work else None
+
+    @property
+    def ended_because(self) -> str | None:
+        """Why it failed, in a line."""
+        return ended_because(self.job) if self.job and self.shown is Shown.failed else None
+
+    @property
+    def words(self) -> str:
+        """The track, for who cannot see it."""
+        return ", ".join(step.words for step in self.steps)
+
+
+def of(session: Session, listed: Sequence[Run]) -> list[RunRow]:
+    """In the order given. As many queries for fifty as for one."""
+    found, now = runs.states(session, listed), db.now(session)
+    reasons = waiting.reasons(session, [each.current.job for each in found.values() if each.current.job])
+    best, took = _best(session, found.values()), _took(session, found)
+    return [_row(found[run.id], reasons, best.get(run.id), took.get(run.id), now) for run in listed]
+
+
+def _row(state: RunState, reasons: dict[int, str], best: Best | None, took: timedelta | None, now: datetime) -> RunRow:
+    job = state.current.job
+    return RunRow(state, [_step(stage, now) for stage in state.stages], reasons.get(job.id) if job else None, best, took)
+
+
+def _step(state: StageState, now: datetime) -> Step:
+    job = state.job
+    if job is None:
+        return Step(state.stage, Shown.waiting, 0.0)
+    shown = Shown.lost if states.is_lost(job, now) else Shown(job.status)
+    return Step(state.stage, shown, 1.0 if job.status is JobStatus.succeeded else share(job.progress))
+
+
+def share(said: Mapping[str, Any]) -> float:
+    """How much of a job is done by what its trainer last said, 0 to 1."""
+    done, total = said.get("done"), said.get("total")
+    return min(done / total, 1.0) if done and total else 0.0
+
+
+def progress(said: Mapping[str, Any], is_lost: bool) -> str | None:
+    """The same as `62 %, 58 min left`; None before the trainer has said anything. When nobody is at it, nobody knows what is left."""
+    if not said.get("total"):
+        return None
+    percent, left = int(100 * share(said)), said.get("eta_seconds")
+    if is_lost or not left:
+        return _("{percent} %").format(percent=percent)
+    return _("{percent} %, {time} left").format(percent=percent, time=duration(left))
+
+
+def ended_because(job: Job) -> str:
+    """What is known of the end of a job, in a line."""
+    words, _break, _rest = (job.detail or "").partition("\n")
+    known = endings.WORDS.get(job.reason or "", job.reason or "")
+    return f"{known}: {words}" if known and words else known or words
+
+
+def _best(session: Session, found: Iterable[RunState]) -> dict[int, Best]:
+    """By run id."""
+    stages = [stage.row for each in found for stage in each.stages]
+    lowest = select(Checkpoint.stage_id, func.min(Checkpoint.val_loss)).where(col(Checkpoint.stage_id).in_([stage.id for stage in stages]))
+    losses = {stage: loss for stage, loss in session.exec(lowest.group_by(col(Checkpoint.stage_id))) if loss is not None}
+    return {stage.run_id: Best(stage.stage, losses[stage.id]) for stage in stages if stage.id in losses}  # in training order: the last one stays
+
+
+def _took(session: Session, run_ids: Iterable[int]) -> dict[int, timedelta]:
+    """By run id. An attempt that has not ended reaches to its last heartbeat."""
+    mine = (col(Job.run_id).in_(run_ids), Job.kind == JobKind.train)
+    query = select(Job.run_id, Attempt.started_at, func.coalesce(Attempt.ended_at, Job.heartbeat_at)).join(Attempt, col(Attempt.job_id) == Job.id)
+    took: dict[int, timedelta] = defaultdict(timedelta)
+    for run_id, begun, ended in session.exec(query.where(*mine)):
+        if run_id is not None and ended is not None:
+            took[run_id] += ended - begun
+    return dict(took)

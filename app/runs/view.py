@@ -1,0 +1,222 @@
+"""What the run page shows, worked out when a piece of it asks. Reads only; the HTML is in templates/runs, the routes in pages.py."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlmodel import Session, col, select
+
+from app.checkpoints import kept
+from app.checkpoints import service as checkpoints
+from app.checkpoints.kept import Reason
+from app.i18n import _
+from app.jobs import queue
+from app.jobs.states import PATIENCE
+from app.metrics import service as metrics
+from app.models import ACTIVE, ENDED, Attempt, Job, JobStatus, Run, StageRun, Worker
+from app.runs import endings, history, launch, newest, saved, schemas, settings_table, track
+from app.runs import service as runs
+from app.runs.endings import Ending
+from app.runs.newest import Newest
+from app.runs.saved import Saved
+from app.runs.schemas import RunDetail, StageOut
+from app.runs.settings_table import Setting
+from app.runs.track import Leg, Start
+from panollava.config import RunConfig
+from panollava.stages import Stage
+
+MOST_FILES = 500
+"""Checkpoints that the page looks at, counted with their second names; the list of checkpoints pages through all."""
+
+
+@dataclass(frozen=True)
+class RunView:
+    """One run, at one moment, for one reader."""
+
+    session: Session
+    row: Run
+    now: datetime
+    asked: Stage | Literal["all"] | None
+    """The stage that the reader wants to look at; None for the one that the run is at."""
+
+    patience: int = int(PATIENCE.total_seconds())
+
+    @cached_property
+    def state(self) -> runs.RunState:
+        return runs.state(self.session, self.row)
+
+    @cached_property
+    def run(self) -> RunDetail:
+        return RunDetail.model_validate(schemas.describe(self.session, [self.state])[0])
+
+    @cached_property
+    def current(self) -> StageOut:
+        """The first stage that has not succeeded, or the last."""
+        return next(each for each in self.run.stages if each.stage is self.state.current.stage)
+
+    @property
+    def is_active(self) -> bool:
+        """Somebody works on it, or should."""
+        return self.current.status in ACTIVE
+
+    @property
+    def is_open(self) -> bool:
+        """It waits or is at work."""
+        return self.current.status not in ENDED
+
+    @property
+    def can_stop(self) -> bool:
+        return self.current.status in (JobStatus.queued, JobStatus.starting, JobStatus.running)
+
+    @property
+    def can_save(self) -> bool:
+        return self.current.status in (JobStatus.starting, JobStatus.running)
+
+    @property
+    def can_resume(self) -> bool:
+        return self.current.status in (JobStatus.failed, JobStatus.stopped)
+
+    @cached_property
+    def job(self) -> Job | None:
+        """The current stage's."""
+        return self.state.current.job
+
+    @cached_property
+    def worker(self) -> Worker | None:
+        """Who works on it, or did last."""
+        return self.session.get(Worker, self.job.worker_id) if self.job and self.job.worker_id else None
+
+    @cached_property
+    def attempts(self) -> list[Attempt]:
+        """Of all stages, oldest first."""
+        query = select(Attempt).join(Job, col(Job.id) == Attempt.job_id).where(Job.run_id == self.row.id, col(Job.stage_id).is_not(None))
+        return list(self.session.exec(query.order_by(col(Attempt.id))))
+
+    @property
+    def started_at(self) -> datetime | None:
+        return self.attempts[0].started_at if self.attempts else None
+
+    @property
+    def tags(self) -> list[str]:
+        """A few settings that tell runs apart at a glance."""
+        return facts(self.row.config)
+
+    @property
+    def chosen(self) -> Stage | None:
+        """The stage that is looked at; None for all of them."""
+        return None if self.asked == "all" else self.asked or self.current.stage
+
+    def logged(self, asked: Stage | None) -> Job | None:
+        """Whose log is shown: the job of the stage asked for, else of the last that has begun."""
+        begun = {each.stage: each.job for each in self.state.stages if each.job}
+        return begun.get(asked) if asked else list(begun.values())[-1]
+
+    # how it ended
+
+    @cached_property
+    def ending(self) -> Ending | None:
+        """Of a run that failed or was stopped."""
+        return endings.explain(self.session, self.job, self.current.status == JobStatus.failed) if self.job and self.can_resume else None
+
+    @cached_property
+    def goes_on_from(self) -> str | None:
+        """`finetune@3000`: the checkpoint from which `resume` would continue; None for the start of the stage."""
+        checkpoint = checkpoints.last_good(self.session, self.job) if self.job else None
+        return f"{self.current.stage}@{checkpoint.step}" if checkpoint else None
+
+    # the track
+
+    @cached_property
+    def legs(self) -> list[Leg]:
+        return [self._leg(each, told) for each, told in zip(self.state.stages, self.run.stages, strict=True)]
+
+    @property
+    def after(self) -> list[Stage]:
+        return track.after(self.legs)
+
+    def _leg(self, state: runs.StageState, told: StageOut) -> Leg:
+        attempts = [each for each in self.attempts if each.job_id == told.job_id]
+        losses = [each.val_loss for each in self.saved if each.stage is told.stage and each.val_loss is not None]
+        return Leg(
+            told=told, is_current=told.stage is self.current.stage, about=track.about(told.stage, self.row.config), start=self._start(state),
+            took=track.worked(attempts, self.now), resumed_step=attempts[-1].resumed_step if attempts else 0,
+            best_loss=min(losses, default=None), now=self.now,
+        )  # fmt: skip
+
+    def _start(self, state: runs.StageState) -> Start | None:
+        path = state.row.init_checkpoint
+        if path is None:
+            return track.weights(self.row.config) if state.row.position == 0 else None
+        row = checkpoints.at(self.session, Path(path))
+        if row is None:
+            return Start(Path(path).name)
+        return Start(f"{self.session.get_one(StageRun, row.stage_id).stage}@{row.step}", f"/checkpoints/{row.id}")
+
+    # checkpoints
+
+    @cached_property
+    def saved(self) -> list[Saved]:
+        rows = checkpoints.page(self.session, self.row.id, limit=MOST_FILES)
+        return saved.gather(rows, [each.row for each in self.state.stages])
+
+    def kept(self, files: Sequence[Saved]) -> dict[int, list[Reason]]:
+        """What they are kept for, by the id of their row."""
+        return {each.row.id: each.reasons for each in kept.describe(self.session, [file.row for file in files])}
+
+    # lineage
+
+    @property
+    def tables(self) -> list[Path]:
+        """The data it learns from and is validated on."""
+        return [Path(path) for path in dict.fromkeys(self.row.config[name] for name in ("csv_train", "csv_val")) if path]
+
+    @property
+    def handed(self) -> list[Saved]:
+        """The best file of each stage, in training order."""
+        return [each for each in reversed(self.saved) if each.is_best]
+
+    # settings, values, history
+
+    @cached_property
+    def settings(self) -> list[Setting]:
+        return settings_table.table(self.row.config)
+
+    @property
+    def changed(self) -> int:
+        return sum(each.changed for each in self.settings)
+
+    @property
+    def command(self) -> str:
+        """What trains the same from a terminal."""
+        values = dict(settings_table.flat(self.row.config))
+        return launch.command(None, {"stage": values["stage"]} | {each.name: values[each.name] for each in self.settings if each.changed})
+
+    @property
+    def shown_stage(self) -> Stage:
+        """Whose newest values are shown: the chosen stage's, else the current one's."""
+        return self.chosen or self.current.stage
+
+    @cached_property
+    def newest(self) -> Newest | None:
+        return newest.values(self.session, self.row.id, self.shown_stage)
+
+    def stage_of(self, attempt: Attempt) -> Stage:
+        return next(each.stage for each in self.state.stages if each.job and each.job.id == attempt.job_id)
+
+    @cached_property
+    def series(self) -> list[dict[str, Any]]:
+        """What there is to draw, as plain data for the charts."""
+        return [schemas.SeriesOut.of(*row).model_dump(mode="json") for row in metrics.series(self.session, self.row.id)]
+
+    @cached_property
+    def timeline(self) -> list[dict[str, Any]]:
+        return [move | {"why": history.why(move["new"], move["reason"])} for move in queue.timeline(self.session, self.row.id)]
+
+
+def facts(config: dict[str, Any]) -> list[str]:
+    """Few enough to stand beside a run's name."""
+    views = RunConfig.model_construct(fov=config["fov"], overlap=config["overlap"]).views
+    return [_("{n} views").format(n=views), config["resampler"], *([config["precision"]] if config["precision"] != "auto" else [])]

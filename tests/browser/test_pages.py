@@ -1,0 +1,154 @@
+"""Every page in both themes and both sizes: nothing in the console, nothing wider than the screen, nothing that axe finds. Takes the pictures."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from app.client import Client
+from app.processes import House
+from tests.browser.conftest import DESKTOP, PHONE, Tab, finished_chain
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+SETTLED_MS = 700
+"""Charts, images and the log have come by then; what is later would be seen as a page that moves."""
+
+
+@pytest.fixture(scope="module")
+def pages(client: Client, house: House, demo_data: Path) -> dict[str, str]:
+    """Every page by name, with something on it: a finished chain, its evaluations, a run that has failed, one at work, one that waits."""
+    chain = finished_chain(client, demo_data)
+    best = [each["best_checkpoint_id"] for each in chain["stages"]]
+    asked = [evaluate(client, checkpoint, demo_data) for checkpoint in best[1:]]
+    failed = client.post("/runs", {"preset": "demo", "config": config(demo_data, "too-small", {"vision": {"batch_size": 4, "lr": 1e30}})})
+    running = client.post("/runs", {"preset": "demo", "config": config(demo_data, "at-work", {"vision": {"epochs": 900, "batch_size": 8}})})
+    waiting = client.post("/runs", {"preset": "demo", "config": config(demo_data, "in-line")})
+    wait_for_work(client, running["id"])
+    both = ",".join(map(str, asked))
+    runs = {name: f"/runs/{run['id']}" for name, run in (("chain", chain), ("failed", failed), ("run", running), ("waiting", waiting))}
+    tabs = {f"chain-{tab}": f"/runs/{chain['id']}?tab={tab}" for tab in ("config", "checkpoints", "timeline")}
+    return runs | tabs | {
+        "overview": "/", "runs": "/runs", "runs-filtered": "/runs?status=succeeded&q=nothing", "launch": "/runs/new?preset=demo",
+        "duplicate": f"/runs/new?from={chain['id']}", "checkpoints": "/checkpoints", "checkpoint": f"/checkpoints/{best[1]}",
+        "compare-checkpoints": f"/checkpoints/compare?ids={best[1]},{best[2]}", "evals": "/evals", "new-eval": f"/evals/new?checkpoint={best[2]}",
+        "eval": f"/evals/{asked[0]}", "compare": f"/evals/compare?ids={both}", "datasets": "/datasets",
+        "dataset": f"/datasets/check?csv={demo_data / 'test.csv'}",
+    }  # fmt: skip
+
+
+def config(data: Path, name: str, stages: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"name": name, "data_dir": str(data)} | ({"stages": stages} if stages else {})
+
+
+def evaluate(client: Client, checkpoint: int, data: Path) -> int:
+    wanted = {"csv": str(data / "test.csv"), "max_new_tokens": 16, "batch_size": 64, "controls": ["blank"]}
+    asked: int = client.post("/evaluations", {"checkpoint_id": checkpoint, "config": wanted})["id"]
+    deadline = time.monotonic() + 120
+    while (told := client.get(f"/evaluations/{asked}"))["status"] != "succeeded":
+        assert time.monotonic() < deadline and told["status"] != "failed", told
+        time.sleep(0.5)
+    return asked
+
+
+def wait_for_work(client: Client, run_id: int) -> None:
+    deadline = time.monotonic() + 120
+    while client.get(f"/runs/{run_id}")["stages"][0]["progress"].get("done", 0) < 30:
+        assert time.monotonic() < deadline, client.get(f"/runs/{run_id}")
+        time.sleep(0.5)
+
+
+LOOKS = [("desktop", DESKTOP, "light"), ("desktop", DESKTOP, "dark"), ("phone", PHONE, "light"), ("phone", PHONE, "dark")]
+
+
+@pytest.fixture(scope="module", params=LOOKS, ids=lambda look: f"{look[0]}-{look[2]}")
+def look(request: pytest.FixtureRequest, chromium: Browser, house: House) -> Iterator[tuple[str, BrowserContext]]:
+    """A browser with this window and theme, signed in."""
+    size, viewport, theme = request.param
+    context = chromium.new_context(viewport=viewport, color_scheme=theme, reduced_motion="reduce", has_touch=size == "phone")
+    page = context.new_page()
+    page.goto(house.link())
+    page.wait_for_url(f"{house.url}/")
+    page.close()
+    yield f"{size}-{theme}", context
+    context.close()
+
+
+def test_every_page_is_clean(look: tuple[str, BrowserContext], pages: dict[str, str], house: House, pictures: Path) -> None:
+    name, context = look
+    wrong = []
+    for page_name, path in pages.items():
+        tab = Tab(context.new_page())
+        tab.page.goto(house.url + path)
+        settle(tab.page)
+        tab.page.screenshot(path=pictures / f"{page_name}-{name}.png")
+        try:
+            tab.check()
+        except AssertionError as error:
+            wrong.append(str(error))
+        tab.page.close()
+    assert wrong == []
+
+
+def settle(page: Page) -> None:
+    page.wait_for_timeout(SETTLED_MS)
+    if "/evals/compare" in page.url:
+        expect(page.locator("#metrics")).to_contain_text("CIDEr", timeout=60_000)
+        expect(page.locator("#pano.ready")).to_be_visible(timeout=60_000)
+    if "/datasets/check" in page.url:
+        expect(page.locator("main")).to_contain_text("OK", timeout=60_000)
+    if page.locator("figure[data-state=loading]").count():
+        page.wait_for_timeout(SETTLED_MS)
+
+
+def test_the_readmes_pictures(chromium: Browser, context: BrowserContext, pages: dict[str, str], house: House, pictures: Path) -> None:
+    for name in ("run", "compare"):
+        page = context.new_page()
+        page.goto(house.url + pages[name])
+        settle(page)
+        page.wait_for_timeout(SETTLED_MS)
+        page.screenshot(path=pictures / f"{name}.png")
+        page.close()
+
+
+def test_pages_are_gone_about_by_keyboard(context: BrowserContext, pages: dict[str, str], house: House) -> None:
+    tab = Tab(context.new_page())
+    page = tab.page
+    page.goto(house.url + pages["overview"])
+    page.keyboard.press("Tab")
+    expect(page.locator(".skip")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("g")
+    page.keyboard.press("r")
+    page.wait_for_url(f"{house.url}/runs")
+    page.keyboard.press("/")
+    page.keyboard.type("chain gr")  # while one types, keys are letters
+    expect(page.locator("main [type=search]")).to_have_value("chain gr")
+    page.goto(house.url + pages["chain"])
+    page.locator("figure[data-metric=train_loss]").focus()
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("figure[data-metric=train_loss] [data-part=where]")).to_contain_text("step")
+    page.keyboard.press("?")
+    expect(page.locator("#shortcuts")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("#shortcuts")).to_be_hidden()
+    page.keyboard.press("t")
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    page.reload()
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    page.keyboard.press("t")
+    page.close()
+
+
+def test_two_tabs_share_one_stream(context: BrowserContext, pages: dict[str, str], house: House) -> None:
+    log = house.settings.home / "server.log"
+    before = log.read_text().count("GET /api/v1/events")
+    tabs = [context.new_page() for _ in range(3)]
+    for page in tabs:
+        page.goto(house.url + pages["run"])
+        expect(page.locator("#live")).to_have_text("Live")
+    assert log.read_text().count("GET /api/v1/events") - before <= 1
+    for page in tabs:
+        page.close()
