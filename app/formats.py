@@ -26,7 +26,8 @@ def number(value: float | str | None, digits: int = 4) -> str:
     if isinstance(value, int) or (value == int(value) and abs(value) < 1e15):
         return f"{int(value):,}"
     if value and not 1e-3 <= abs(value) < 1e6:
-        return f"{value:.{max(digits - 2, 0)}e}"
+        mantissa, exponent = f"{value:.{max(digits - 2, 0)}e}".split("e")
+        return f"{mantissa}e{int(exponent)}"  # 2.50e-5, as static/js/series.js writes it under the charts
     return f"{value:,.{max(digits - 1 - math.floor(math.log10(abs(value))), 0)}f}" if value else "0"
 
 
@@ -46,7 +47,7 @@ def duration(seconds: float | None) -> str:
 
 
 def ago(then: datetime, now: datetime) -> str:
-    return _("{time} ago").format(time=duration(max(0.0, (now - then).total_seconds())))
+    return _("{time} ago").format(time=duration(max(0, round((now - then).total_seconds()))))
 
 
 def moment(at: datetime) -> str:

@@ -1,4 +1,4 @@
-"""What lists have in common: pages by cursor in any order, and addresses that leave out what is not set. Knows no table."""
+"""What lists have in common: pages by cursor in any order, numbers in an address, and addresses that leave out what is not set. Knows no table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,6 +51,14 @@ def _behind(session: Session, table: type[Listed], order: Order, cursor: int) ->
     if order.descending:
         return tuple_(key, id_) < tuple_(row[0], cursor)
     return tuple_(key, -id_) > tuple_(row[0], -cursor)
+
+
+def numbers(ids: Sequence[str]) -> list[int]:
+    """Ids that come joined by commas or several times, each once, in the order in which they were named. Raises Invalid."""
+    parts = [part.strip() for text in ids for part in text.split(",") if part.strip()]
+    if wrong := [part for part in parts if not part.isascii() or not part.isdigit() or len(part) > 9]:
+        raise Invalid(_("ids: {value!r} is no number.").format(value=wrong[0]))
+    return list(dict.fromkeys(map(int, parts)))
 
 
 def address(path: str, **values: object) -> str:

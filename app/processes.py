@@ -26,6 +26,7 @@ from app.settings import Settings
 START_SECONDS = 120.0
 STOP_SECONDS = 90.0
 """Longer than a worker needs to have its trainer save, or to kill it."""
+SHORT_LIFE_SECONDS = 20.0
 LAST_LINES = 20
 
 
@@ -33,19 +34,40 @@ class Died(Exception):
     """A process of the house has ended, or never came up; the message has the last lines of its log."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Child:
     """A process and where it writes."""
 
     name: str
-    process: subprocess.Popen[bytes]
+    command: Sequence[str]
+    environment: Mapping[str, str]
     log: Path
+    process: subprocess.Popen[bytes] = field(init=False)
+    started: float = field(init=False)
+
+    def start(self) -> None:
+        self.started = time.monotonic()
+        with self.log.open("ab") as output:
+            # A session of its own, so that Ctrl-C reaches us alone and they are ended in order.
+            self.process = subprocess.Popen(
+                self.command, env=self.environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )  # fmt: skip
+
+    @property
+    def has_ended(self) -> bool:
+        return self.process.poll() is not None
 
     def check(self) -> None:
         """Raises Died."""
-        if (status := self.process.poll()) is not None:
+        if self.has_ended:
             text = _("The {name} has ended with exit status {status}. The end of {log}:\n{lines}")
-            raise Died(text.format(name=self.name, status=status, log=self.log, lines=last_lines(self.log)))
+            raise Died(text.format(name=self.name, status=self.process.returncode, log=self.log, lines=last_lines(self.log)))
+
+    def revive(self) -> None:
+        """Start it again. Raises Died for one that has not lived long: it would not live longer next time."""
+        if time.monotonic() - self.started < SHORT_LIFE_SECONDS:
+            self.check()
+        self.start()
 
     def stop(self) -> None:
         """End it and wait until it has ended."""
@@ -63,7 +85,6 @@ class House:
 
     settings: Settings
     children: Sequence[Child]
-    began: float = field(default_factory=time.monotonic)
 
     @property
     def url(self) -> str:
@@ -95,10 +116,11 @@ def private(home: Path, roots: Sequence[Path]) -> Settings:
 
 
 @contextmanager
-def running(settings: Settings, devices: Sequence[str], environment: Mapping[str, str] | None = None) -> Iterator[House]:
-    """Until the block ends, however it ends; workers go first. One worker on each device. Raises Died when the house does not come up."""
+def running(settings: Settings, devices: Sequence[str], more: Mapping[str, str] | None = None) -> Iterator[House]:
+    """Until the block ends, however it ends; workers go first. One worker on each device; `more` are variables for all. Raises Died when the
+    house does not come up."""
     settings.home.mkdir(parents=True, exist_ok=True)
-    told = _environment(settings) | dict(environment or {})
+    told = environment(settings) | dict(more or {})
     with ExitStack() as stack:
         server = stack.enter_context(_started("server", ["app.cli", "server"], told, settings.home))
         _await(server, f"{sessions.base_url(settings)}/readyz")
@@ -117,7 +139,7 @@ def last_lines(log: Path, count: int = LAST_LINES) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-count:])
 
 
-def _environment(settings: Settings) -> dict[str, str]:
+def environment(settings: Settings) -> dict[str, str]:
     """Ours, with the settings of this house in place of any other's."""
     others = {name: value for name, value in os.environ.items() if not name.startswith("PANOLLAVA_")}
     lists = {"roots": os.pathsep.join(map(str, settings.roots)), "allowed_hosts": ",".join(settings.allowed_hosts)}
@@ -125,20 +147,12 @@ def _environment(settings: Settings) -> dict[str, str]:
     return others | {f"PANOLLAVA_{name.upper()}": str(value) for name, value in told.items()}
 
 
-def _command(module: Sequence[str]) -> list[str]:
-    # -P: modules of the directory we stand in are not ours.
-    return [sys.executable, "-P", "-m", *module]
-
-
 @contextmanager
 def _started(name: str, module: Sequence[str], environment: Mapping[str, str], home: Path) -> Iterator[Child]:
-    log = home / f"{name}.log"
-    with log.open("wb") as output:
-        # A session of its own, so that Ctrl-C reaches us alone and they are ended in order.
-        process = subprocess.Popen(
-            _command(module), env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-        )  # fmt: skip
-    child = Child(name, process, log)
+    # -P: modules of the directory we stand in are not ours.
+    child = Child(name, [sys.executable, "-P", "-m", *module], environment, home / f"{name}.log")
+    child.log.unlink(missing_ok=True)
+    child.start()
     try:
         yield child
     finally:

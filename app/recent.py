@@ -16,26 +16,25 @@ class Recent(Generic[Key, Value]):
         self._most, self._making, self._changing = most, Lock(), Lock()
         self._kept: OrderedDict[Key, Value] = OrderedDict()
 
-    def __contains__(self, key: Key) -> bool:
-        return key in self._kept
-
     def get(self, key: Key, make: Callable[[], Value]) -> Value:
         """What is kept under the key, or what `make` returns; nothing is kept when that raises."""
-        found = self._find(key)
+        found = self.find(key)
         if found is None:
             with self._making:
-                found = self._find(key)
+                found = self.find(key)
                 if found is None:
-                    found = self._keep(key, make())
+                    found = self.keep(key, make())
         return found
 
-    def _find(self, key: Key) -> Value | None:
+    def find(self, key: Key) -> Value | None:
+        """What is kept under the key, if anything."""
         with self._changing:
             if key in self._kept:
                 self._kept.move_to_end(key)
             return self._kept.get(key)
 
-    def _keep(self, key: Key, value: Value) -> Value:
+    def keep(self, key: Key, value: Value) -> Value:
+        """Keep what was made elsewhere, and forget what was not asked for the longest."""
         with self._changing:
             self._kept[key] = value
             if len(self._kept) > self._most:

@@ -17,7 +17,7 @@ WATCH_SECONDS = 1.0
 
 
 def run(settings: Settings) -> int:
-    """Exit status: 0 after Ctrl-C or SIGTERM, 1 with the reason when the house does not come up or one of its processes ends."""
+    """Exit status: 0 after Ctrl-C or SIGTERM, 1 with the reason when the house does not come up or a process of it does not live."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as an exception it still lets the house be taken down
     console, devices = Console(highlight=False), all_devices()
     try:
@@ -26,7 +26,7 @@ def run(settings: Settings) -> int:
             try:
                 _greet(console, house, devices)
                 while True:
-                    house.check()
+                    _keep_alive(console, house)
                     time.sleep(WATCH_SECONDS)
             except KeyboardInterrupt:
                 return 0
@@ -37,6 +37,15 @@ def run(settings: Settings) -> int:
     except Died as error:
         console.print(str(error), markup=False, soft_wrap=True)
         return 1
+
+
+def _keep_alive(console: Console, house: processes.House) -> None:
+    """Start again what has ended by itself. Raises Died for what does not live."""
+    for child in house.children:
+        if child.has_ended:
+            text = _("The {name} has ended with exit status {status} and is started again; its log is {log}.")
+            console.print(text.format(name=child.name, status=child.process.returncode, log=child.log), soft_wrap=True)
+            child.revive()
 
 
 def _check_free(settings: Settings) -> None:

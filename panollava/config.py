@@ -232,6 +232,15 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """`{"stages": {"vision": {"lr": 1}}}` -> `("stages.vision.lr", 1)`. Lists are values."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
 def put(values: dict[str, Any], dotted: str, value: Any) -> None:
     """Set `vision.lr` or `overlap` in a nested dictionary; a stage's name leads to its section."""
     keys = dotted.split(".")

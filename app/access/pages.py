@@ -33,7 +33,9 @@ def show_sign_in(request: Request, session: SessionDep, key: str = "", next: str
 
 def _put_aside(request: Request, key: str, next: str) -> Response:
     answer = RedirectResponse("/sign-in" if next == "/" else f"/sign-in?{urlencode({'next': next})}", 303, {"Referrer-Policy": "no-referrer"})
-    answer.set_cookie(KEY, key, max_age=int(sessions.LINK_LIVES.total_seconds()), path="/sign-in", httponly=True, samesite="lax", secure=_tls(request))
+    answer.set_cookie(
+        KEY, key, max_age=int(sessions.LINK_LIVES.total_seconds()), path="/sign-in", httponly=True, samesite="lax", secure=_tls(request)
+    )
     return answer
 
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from panollava.config import flat
+
 ABSENT = object()
 """Where a column has no such setting; None is a setting's own value."""
 
@@ -66,18 +68,10 @@ def _number(value: float | str | None) -> float | None:
     return None if value is None else float(value)
 
 
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"stages": {"vision": {"lr": 1}}}` -> `{"stages.vision.lr": 1}`. Lists are values."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else {f"{prefix}{name}": value}
-    return flat
-
-
 def lines(columns: Sequence[Mapping[str, Any]]) -> list[Line]:
     """Settings by dotted name, in the order in which they first occur. A setting that a column has not is ABSENT there."""
-    flat = [flatten(column) for column in columns]
-    rows = [(name, [column.get(name, ABSENT) for column in flat]) for name in _names(flat)]
+    settings = [dict(flat(column)) for column in columns]
+    rows = [(name, [column.get(name, ABSENT) for column in settings]) for name in _names(settings)]
     return [Line(name, values, any(not same(value, values[0]) for value in values)) for name, values in rows]
 
 

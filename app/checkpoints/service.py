@@ -1,7 +1,6 @@
 """Rows of checkpoint files. The file and its note are the truth about what a checkpoint holds; a row says where to find it."""
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,6 @@ def get(session: Session, checkpoint_id: int) -> Checkpoint:
     if (checkpoint := session.get(Checkpoint, checkpoint_id)) is None:
         raise NotFound(_("There is no checkpoint {id}.").format(id=checkpoint_id))
     return checkpoint
-
-
-def page(session: Session, run_id: int | None = None, cursor: int | None = None, limit: int = 50) -> Sequence[Checkpoint]:
-    """Newest first, of one run or of all, older than the one that `cursor` names."""
-    query = select(Checkpoint).order_by(col(Checkpoint.id).desc()).limit(limit)
-    if run_id is not None:
-        query = query.where(Checkpoint.run_id == run_id)
-    return session.exec(query if cursor is None else query.where(Checkpoint.id < cursor)).all()
 
 
 def at(session: Session, path: Path) -> Checkpoint | None:

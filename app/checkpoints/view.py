@@ -17,6 +17,7 @@ from app.checkpoints import service as checkpoints
 from app.checkpoints.kept import Listed
 from app.errors import Invalid
 from app.i18n import _
+from app.listing import numbers
 from app.models import Checkpoint, Evaluation, Run, StageRun
 from panollava import rundir
 from panollava.errors import BadInput
@@ -83,16 +84,13 @@ def facts(session: Session, ids: Sequence[int]) -> list[Facts]:
 
 
 def chosen(session: Session, ids: Sequence[str]) -> list[Facts]:
-    """Those to be compared, each once. `ids` come joined by commas or several times. Raises Invalid for too few, too many and what is no number."""
-    parts = [part.strip() for each in ids for part in each.split(",") if part.strip()]
-    if wrong := [part for part in parts if not part.isdecimal() or len(part) > 9]:
-        raise Invalid(_("ids: {wrong} is no checkpoint's number.").format(wrong=wrong[0]))
-    numbers = list(dict.fromkeys(map(int, parts)))
-    if len(numbers) < 2:
+    """Those to be compared, each once. `ids` are as for `numbers`. Raises Invalid also for too few and too many."""
+    wanted = numbers(ids)
+    if len(wanted) < 2:
         raise Invalid(_("ids: pick at least two checkpoints to compare."))
-    if len(numbers) > MOST:
-        raise Invalid(_("ids: {n} checkpoints; at most {most} fit side by side.").format(n=len(numbers), most=MOST))
-    return facts(session, numbers)
+    if len(wanted) > MOST:
+        raise Invalid(_("ids: {n} checkpoints; at most {most} fit side by side.").format(n=len(wanted), most=MOST))
+    return facts(session, wanted)
 
 
 def why_not_comparable(one: Facts, base: Facts) -> str | None:

@@ -4,7 +4,6 @@ Only results are remembered. A check that is under way is nobody's state: whoeve
 """
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from app.datasets import service as datasets
 from app.datasets.service import Checked, Question
 from app.errors import Conflict
 from app.i18n import _
+from app.recent import Recent
 from app.settings import Settings
 
 AT_ONCE = 2
@@ -56,7 +56,7 @@ class Checks:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="check")
-        self._known: OrderedDict[Key, Checked] = OrderedDict()
+        self._known: Recent[Key, Checked] = Recent(REMEMBERED)
         self._open = 0
         self._closed = False
 
@@ -66,7 +66,7 @@ class Checks:
 
     def find(self, settings: Settings, question: Question) -> Checked | None:
         """What came of the same check of the same tables before. Raises as `datasets.located` does."""
-        return self._known.get(_key(datasets.located(settings, question)))
+        return self._known.find(_key(datasets.located(settings, question)))
 
     async def watch(self, settings: Settings, question: Question) -> AsyncGenerator[Progress | Checked, None]:
         """How far the check is, every now and then, and at last what came of it. Who stops listening stops it, at its next image.
@@ -94,11 +94,7 @@ class Checks:
         """In a thread of the pool."""
         work.tell(0, 0)
         key = _key(datasets.located(settings, question))  # before the tables are read: one that changes meanwhile is not known
-        checked = datasets.check(settings, question, work.tell)
-        self._known[key] = checked
-        while len(self._known) > REMEMBERED:
-            self._known.popitem(last=False)
-        return checked
+        return self._known.keep(key, datasets.check(settings, question, work.tell))
 
 
 def _key(question: Question) -> Key:

@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
+from app import listing
 from app.access.permissions import READ
 from app.datasets import service as datasets
 from app.datasets import tables
@@ -103,7 +104,7 @@ def _launch(checked: Checked) -> str:
     train = rows.get("train", checked.csv) if name in SPLITS else checked.csv
     valid = (rows.get("valid") or rows.get("val")) if name in SPLITS else None
     named = {"csv_train": train, "csv_val": valid, "image_root": checked.question.image_root}
-    return "/runs/new?" + urlencode({field: value for field, value in named.items() if value})
+    return listing.address("/runs/new", **named)
 
 
 def _shown(checked: Checked | None, issue: str) -> dict[str, Any]:

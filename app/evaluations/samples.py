@@ -107,7 +107,7 @@ class Compared:
     @property
     def is_at_hand(self) -> bool:
         """Whether the comparison needs no work any more."""
-        return self.key in _comparisons
+        return _comparisons.find(self.key) is not None
 
     def _compare(self) -> Comparison:
         answers = [(label, sheet(path).answers) for label, path in self.evaluations]

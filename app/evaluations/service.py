@@ -13,7 +13,7 @@ from app.errors import Conflict, Invalid, NotFound
 from app.evaluations.samples import Compared
 from app.i18n import _
 from app.jobs.states import enqueue
-from app.models import Checkpoint, Evaluation, Job, JobKind
+from app.models import Checkpoint, Evaluation, Job, JobKind, StageRun
 from app.paths import allowed, check_images, free_directory
 from app.requests import digest, requested
 from app.settings import Settings
@@ -42,7 +42,7 @@ def create(
     config = _resolve(config, settings)
     checkpoint = checkpoints.at(session, Path(config.checkpoint))
     evaluation = Evaluation(
-        name=name or _name(config, checkpoint),
+        name=name or _name(session, config, checkpoint),
         run_id=checkpoint.run_id if checkpoint else None, checkpoint_id=checkpoint.id if checkpoint else None,
         config=config.model_dump(mode="json"), request_key=request_key, request_hash=asked, created_at=db.now(session), created_by=actor,
     )  # fmt: skip
@@ -66,10 +66,12 @@ def _resolve(config: EvaluateConfig, settings: Settings) -> EvaluateConfig:
     return config
 
 
-def _name(config: EvaluateConfig, checkpoint: Checkpoint | None) -> str:
-    """`best of run 7 on test`, or `model_final.safetensors on test` for a checkpoint of no run."""
-    path = Path(config.checkpoint)
-    name = _("{checkpoint} of run {run}").format(checkpoint=path.stem, run=checkpoint.run_id) if checkpoint else path.name
+def _name(session: Session, config: EvaluateConfig, checkpoint: Checkpoint | None) -> str:
+    """`finetune@80 of run 7 on test`, or `model_final.safetensors on test` for a checkpoint of no run."""
+    name = Path(config.checkpoint).name
+    if checkpoint:
+        stage = session.get_one(StageRun, checkpoint.stage_id).stage
+        name = _("{stage}@{step} of run {run}").format(stage=stage, step=checkpoint.step, run=checkpoint.run_id)
     return _("{checkpoint} on {table}").format(checkpoint=name, table=Path(config.csv).stem)
 
 

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Self
-from urllib.parse import urlencode
 
 from fastapi import Depends, Query
 
 from app.errors import Invalid
 from app.evaluations.samples import Filter, Metric
 from app.i18n import _
+from app.listing import address, numbers
 
 MOST = 6
 """Evaluations side by side; more columns than that nobody can read."""
@@ -40,7 +40,7 @@ class State:
     fov: float | None = None
 
     def url(self, **changes: Any) -> str:
-        return "/evals/compare?" + urlencode(replace(self, **changes).params(), safe=",")
+        return address("/evals/compare", **replace(self, **changes).params())
 
     def to_sample(self, number: int) -> str:
         """Another question, seen from the front."""
@@ -117,15 +117,7 @@ def state(
     fov: Annotated[float | None, Query(ge=NARROWEST, le=WIDEST)] = None,
 ) -> State:
     look = {"view": view, "yaw": yaw, "pitch": pitch, "fov": fov}
-    return State.read(_numbers(ids or ()), base, other, ring, metric=metric, filter=filter, q=q.strip(), page=page, sample=sample, **look)
+    return State.read(numbers(ids or ()), base, other, ring, metric=metric, filter=filter, q=q.strip(), page=page, sample=sample, **look)
 
 
 StateDep = Annotated[State, Depends(state)]
-
-
-def _numbers(ids: Sequence[str]) -> list[int]:
-    """Each once, in the order in which they were named. Raises Invalid."""
-    parts = [part.strip() for text in ids for part in text.split(",") if part.strip()]
-    if wrong := [part for part in parts if not part.isascii() or not part.isdigit() or len(part) > 9]:
-        raise Invalid(_("ids: {value!r} is no evaluation's number.").format(value=wrong[0]))
-    return list(dict.fromkeys(int(part) for part in parts))

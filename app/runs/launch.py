@@ -14,9 +14,8 @@ import orjson
 from app.errors import Invalid
 from app.runs import request
 from app.runs.schemas import RunRequest
-from app.runs.settings_table import flat
 from app.settings import Settings
-from panollava.config import CONFIG_FILE, RunConfig, merge, put, validated
+from panollava.config import CONFIG_FILE, RunConfig, flat, merge, put, validated
 from panollava.errors import BadInput
 from panollava.stages import Stage
 

@@ -12,8 +12,7 @@ from app.runs import launch_fields, request
 from app.runs.launch import Error, nest
 from app.runs.launch_start import CONTINUE, Start
 from app.runs.schemas import RunRequest
-from app.runs.settings_table import flat
-from panollava.config import RunConfig, validated
+from panollava.config import RunConfig, flat, validated
 from panollava.errors import BadInput
 
 Given = ImmutableMultiDict[str, Any]

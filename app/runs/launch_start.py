@@ -16,10 +16,10 @@ from app.i18n import _
 from app.models import Checkpoint, Run, StageRun
 from app.runs import request
 from app.runs import service as runs
-from app.runs.settings_table import OURS, flat
+from app.runs.settings_table import OURS
 from app.settings import Settings
 from panollava import architecture, rundir
-from panollava.config import RunConfig, merge, validated
+from panollava.config import RunConfig, flat, merge, validated
 from panollava.errors import BadInput
 from panollava.presets import STARTING_POINTS
 from panollava.rundir import Architecture

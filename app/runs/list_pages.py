@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 
 from app.access.permissions import READ
-from app.i18n import _
 from app.listing import BLANK_IS_NONE, address
 from app.pages import FrameDep
 from app.runs import lists, rows
@@ -16,10 +15,6 @@ from app.runs.lists import Shown, Sort, Wanted
 PER_PAGE = 50
 ALWAYS = (Shown.queued, Shown.running, Shown.succeeded, Shown.failed, Shown.stopped, Shown.lost)
 """Statuses that have a button also while no run has them; the others pass quickly."""
-LABELS = {
-    Shown.queued: _("Queued"), Shown.waiting: _("Waiting"), Shown.starting: _("Starting"), Shown.running: _("Running"), Shown.stopping: _("Stopping"),
-    Shown.succeeded: _("Succeeded"), Shown.failed: _("Failed"), Shown.stopped: _("Stopped"), Shown.lost: _("No heartbeat"),
-}  # fmt: skip
 
 router = APIRouter(include_in_schema=False, dependencies=[READ])
 
@@ -40,15 +35,6 @@ class View:
     @property
     def is_filtered(self) -> bool:
         return bool(self.q or self.status)
-
-    @property
-    def nothing(self) -> str:
-        """What no run is like."""
-        if self.q and self.status:
-            return _("No run that is called or numbered {q} is shown as “{status}”.").format(q=self.q, status=LABELS[self.status])
-        if self.status:
-            return _("No run is shown as “{status}”.").format(status=LABELS[self.status])
-        return _("No run is called or numbered {q}.").format(q=self.q)
 
     @property
     def url(self) -> str:
@@ -87,7 +73,7 @@ def list_runs(
     if part == "row":
         return frame.render("runs/_row.html", row=rows.of(session, [runs.get(session, id)])[0])
     tally = lists.tally(session, view.q)
-    shown: dict[str, Any] = {"view": view, "tally": tally, "statuses": _statuses(tally, status), "labels": LABELS, "total": sum(tally.values())}
+    shown: dict[str, Any] = {"view": view, "tally": tally, "statuses": _statuses(tally, status), "total": sum(tally.values())}
     if part == "statuses":
         return frame.render("runs/_statuses.html", newest=id, new=lists.newer(session, view.wanted, id), **shown)
     found = lists.page(session, view.wanted, view.sort, cursor, PER_PAGE + 1)

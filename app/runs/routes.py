@@ -9,7 +9,7 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from app.access.permissions import READ, Launcher, StillAllowedDep
-from app.checkpoints import service as checkpoints
+from app.checkpoints import lists as checkpoints
 from app.checkpoints.routes import CheckpointOut
 from app.deps import BellDep, Cursor, Limit, Page, SessionDep, SettingsDep, StateDep
 from app.events.routes import LastEventId
@@ -102,8 +102,7 @@ def list_stages(run: RunDep, session: SessionDep) -> list[StageOut]:
 @router.get("/{run_id}/checkpoints")
 def list_run_checkpoints(run: RunDep, session: SessionDep, cursor: Cursor = None, limit: Limit = 50) -> Page[CheckpointOut]:
     """Newest first."""
-    rows = checkpoints.page(session, run.id, cursor, limit)
-    return Page[CheckpointOut].of(rows, limit)
+    return Page[CheckpointOut].of(checkpoints.page(session, checkpoints.Wanted(run.id), cursor=cursor, limit=limit), limit)
 
 
 @router.get("/{run_id}/timeline")

@@ -1,11 +1,11 @@
 """A run's config as a flat table: dotted names, values as text, and which of them are not the schema's defaults."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from app.i18n import _
-from panollava.config import RunConfig, StageConfig
+from panollava.config import RunConfig, StageConfig, flat
 from panollava.stages import Stage
 
 OURS = ("output_dir", "log_dir")
@@ -40,15 +40,6 @@ def table(config: Mapping[str, Any]) -> list[Setting]:
         for name, value in flat(config) if not name.startswith(others)
     ]  # fmt: skip
     return sorted(settings, key=lambda each: not each.changed)
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """`{"stages": {"vision": {"lr": 1}}}` -> `("stages.vision.lr", 1)`"""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def text(value: Any) -> str:

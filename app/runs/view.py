@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from sqlmodel import Session, col, select
 
-from app.checkpoints import kept
+from app.checkpoints import kept, lists
 from app.checkpoints import service as checkpoints
 from app.checkpoints.kept import Reason
 from app.i18n import _
@@ -25,7 +25,7 @@ from app.runs.saved import Saved
 from app.runs.schemas import RunDetail, StageOut
 from app.runs.settings_table import Setting
 from app.runs.track import Leg, Start
-from panollava.config import RunConfig
+from panollava.config import RunConfig, flat
 from panollava.stages import Stage
 
 MOST_FILES = 500
@@ -159,7 +159,7 @@ class RunView:
 
     @cached_property
     def saved(self) -> list[Saved]:
-        rows = checkpoints.page(self.session, self.row.id, limit=MOST_FILES)
+        rows = lists.page(self.session, lists.Wanted(self.row.id), limit=MOST_FILES)
         return saved.gather(rows, [each.row for each in self.state.stages])
 
     def kept(self, files: Sequence[Saved]) -> dict[int, list[Reason]]:
@@ -191,7 +191,7 @@ class RunView:
     @property
     def command(self) -> str:
         """What trains the same from a terminal."""
-        values = dict(settings_table.flat(self.row.config))
+        values = dict(flat(self.row.config))
         return launch.command(None, {"stage": values["stage"]} | {each.name: values[each.name] for each in self.settings if each.changed})
 
     @property

@@ -1,8 +1,10 @@
 // Times that the reader's clock carries on: <time data-age> counts up, <time data-clock> is shown in the reader's zone,
 // data-clock="short" without seconds.
 //
-// An element with data-lost-after (seconds) around a data-age turns into what data-lost-class says once the age is greater: a page
+// An element with data-lost-after (seconds) around a data-age gets the class is-lost once the age is greater: a page
 // must not call a silent job running, also when the server that would say so is gone.
+
+import { put } from "./words.js";
 
 const skew = new Date(document.body.dataset.now) - Date.now(); // the server's clock counts
 
@@ -15,22 +17,21 @@ export function duration(seconds) {
   return `${Math.floor(hours / 24)} d ${hours % 24} h`;
 }
 
-export function age(iso) {
+function age(iso) {
   return Math.max(0, (Date.now() + skew - new Date(iso)) / 1000);
 }
 
 function tick() {
   for (const element of document.querySelectorAll("time[data-age]")) {
     const seconds = age(element.dateTime);
-    const text = `${duration(seconds)} ago`;
-    if (element.textContent !== text) element.textContent = text;
+    put(element, `${duration(seconds)} ago`);
     const owner = element.closest("[data-lost-after]");
     if (owner) owner.classList.toggle("is-lost", seconds > Number(owner.dataset.lostAfter));
   }
 }
 
-export function localise(root = document) {
-  for (const element of root.querySelectorAll("time[data-clock]")) {
+function localise() {
+  for (const element of document.querySelectorAll("time[data-clock]")) {
     const at = new Date(element.dateTime);
     const today = at.toDateString() === new Date().toDateString();
     element.textContent = today
@@ -39,9 +40,11 @@ export function localise(root = document) {
   }
 }
 
-tick();
-localise();
-setInterval(() => {
+function refresh() {
   tick();
   localise();
-}, 1000);
+}
+
+refresh();
+setInterval(refresh, 1000);
+document.body.addEventListener("htmx:after:swap", refresh);

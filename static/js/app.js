@@ -1,8 +1,8 @@
 // On every page: the theme, the live badge, messages, questions before what cannot be undone, keyboard shortcuts.
 
-import "./ages.js";
 import { duration } from "./ages.js";
 import { live } from "./live.js";
+import { put } from "./words.js";
 
 // Messages
 
@@ -74,14 +74,10 @@ let status = { state: "connecting", heard: null };
 function showStatus() {
   const { state, heard } = status;
   badge.dataset.state = state;
-  say(badge, state === "live" ? "Live" : "Not live");
+  put(badge, state === "live" ? "Live" : "Not live");
   bar.hidden = state !== "reconnecting" && state !== "signed-out";
-  say(bar.firstElementChild, state === "signed-out" ? "This browser is signed out. Reload to sign in." : "Reconnecting");
-  say(bar.lastElementChild, state === "reconnecting" && heard ? `, last update ${duration((Date.now() - heard) / 1000)} ago` : "");
-}
-
-function say(element, text) {
-  if (element.textContent !== text) element.textContent = text;
+  put(bar.firstElementChild, state === "signed-out" ? "This browser is signed out. Reload to sign in." : "Reconnecting");
+  put(bar.lastElementChild, state === "reconnecting" && heard ? `, last update ${duration((Date.now() - heard) / 1000)} ago` : "");
 }
 
 live.on("status", (message) => {

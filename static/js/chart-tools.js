@@ -1,7 +1,7 @@
 // The row of tools above the charts: axis, stage, smoothing, logarithm, which metrics, and the way back out of a zoom.
 // It tells what was chosen and shows what it is given; the view itself is charts.js's.
 
-import { fill } from "./series.js";
+import { fill } from "./words.js";
 
 export class ChartTools {
   /** `change({ x: "epoch" })` is told what was chosen; `pick(names)` which metrics, null for the default ones; `reset()` ends a zoom. */

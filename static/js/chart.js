@@ -2,7 +2,8 @@
 // What all charts share (the view, the axis, the zoom) and when data are asked for is charts.js's business; the canvas is plot.js's.
 
 import { Plot, RAW, columnOf, mainOf, moment } from "./plot.js";
-import { align, drawable, extend, fill, format, isSparse, join, place, places, tableRows, toLine } from "./series.js";
+import { align, drawable, extend, format, isSparse, join, place, places, tableRows, toLine } from "./series.js";
+import { fill, put } from "./words.js";
 
 const TABLE_ROWS = 200;
 const SAY_MS = 400;
@@ -270,8 +271,4 @@ function tableRow([step, t, last, ema, min, max, count, stage]) {
   for (const text of numbers) Object.assign(row.insertCell(), { textContent: text, className: "num" });
   for (const text of [stage, at]) row.insertCell().textContent = text;
   return row;
-}
-
-function put(element, text) {
-  if (element.textContent !== text) element.textContent = text;
 }

@@ -2,6 +2,7 @@
 // What is right, what is wrong and what is changed is the server's to say: POST /runs/new/plan. Without this file the form works as it is.
 
 import { reason } from "./app.js";
+import { fill, put } from "./words.js";
 
 const PAUSE_MS = 250; // after the last key
 const form = document.getElementById("launch");
@@ -30,7 +31,7 @@ async function ask() {
     const body = new URLSearchParams(new FormData(form));
     const answer = await fetch(form.dataset.plan, { method: "POST", body, signal: asking.signal, headers: { Accept: "application/json" } });
     if (answer.ok) show(await answer.json());
-    else say(await reason(answer), true);
+    else say(reason(await answer.text(), answer.status), true);
   } catch (error) {
     if (error.name !== "AbortError") say(texts.away, true);
   }
@@ -45,11 +46,6 @@ function show(plan) {
   put(byId("differs"), plan.differs);
   put(byId("views"), plan.views);
   remember(plan.changed);
-}
-
-/** A text that stays the same is left alone, so that what somebody has selected in it stays selected. */
-function put(element, text) {
-  if (element.textContent !== text) element.textContent = text;
 }
 
 /** In the bar at the foot; with the id of an element, as a link to it. */
@@ -76,7 +72,7 @@ function showErrors(errors) {
     if (messages) control.closest("details")?.setAttribute("open", "");
   }
   if (errors.length === 0) return say(texts.fine, false);
-  say(errors.length === 1 ? texts.one : texts.many.replace("{n}", errors.length), true, errors[0].anchor);
+  say(errors.length === 1 ? texts.one : fill(texts.many, { n: errors.length }), true, errors[0].anchor);
   for (const message of [...wrong.values()].flat()) byId("state").append(` ${message}`);
 }
 
@@ -94,7 +90,7 @@ function showChanges(changed) {
   for (const group of form.querySelectorAll("details")) {
     const count = group.querySelector(".count");
     const changes = group.querySelectorAll(".control.changed").length;
-    put(count, count.dataset.one.replace("{n}", changes));
+    put(count, fill(count.dataset.one, { n: changes }));
     count.hidden = changes === 0;
   }
 }
@@ -129,7 +125,7 @@ function drawChain() {
   let previous = "";
   for (const link of chain.querySelectorAll(".link")) {
     const { checked, value } = link.querySelector("[type=checkbox]");
-    const from = previous ? chain.dataset.best.replace("{stage}", previous) : startName();
+    const from = previous ? fill(chain.dataset.best, { stage: previous }) : startName();
     put(link.querySelector(".from"), checked ? from : chain.dataset.off);
     if (checked) previous = value;
   }
@@ -137,7 +133,7 @@ function drawChain() {
 
 function startName() {
   const path = form.elements.init_from.value || form.elements.start_from.value;
-  return path ? chain.dataset.from.replace("{checkpoint}", path.split("/").pop()) : chain.dataset.pretrained;
+  return path ? fill(chain.dataset.from, { checkpoint: path.split("/").pop() }) : chain.dataset.pretrained;
 }
 
 // Undo a change

@@ -1,6 +1,7 @@
 // What the log dock's header says: how long the output is, whose it is, whose could be shown instead, and what went wrong.
 
 import { size } from "./log-text.js";
+import { fill } from "./words.js";
 
 export class Header {
   constructor(element, runId, texts) {
@@ -14,7 +15,7 @@ export class Header {
   /** The output of { stage, attempt } has so many line ends and reaches up to byte `end`. */
   tell({ stage, attempt }, { lines, end }) {
     const text = lines === 1 ? this.texts.line : this.texts.lines;
-    this.part("size").textContent = text.replace("{n}", lines.toLocaleString("en")).replace("{size}", size(end));
+    this.part("size").textContent = fill(text, { n: lines.toLocaleString("en"), size: size(end) });
     this.part("download").href = `/api/v1/runs/${this.runId}/logs/download?${new URLSearchParams({ stage, ...(attempt && { attempt }) })}`;
     this.offerStage(stage);
     this.offerAttempts(stage, attempt);
@@ -37,7 +38,7 @@ export class Header {
     if (choice.dataset.of !== stage) choice.replaceChildren();
     choice.dataset.of = stage;
     const known = Number(this.element.querySelector(`[data-stage="${stage}"]`)?.dataset.attempts ?? 0);
-    for (let n = choice.length + 1; n <= Math.max(attempt, known); n++) choice.add(new Option(this.texts.attempt.replace("{n}", n), n));
+    for (let n = choice.length + 1; n <= Math.max(attempt, known); n++) choice.add(new Option(fill(this.texts.attempt, { n }), n));
     choice.hidden = choice.length < 2;
   }
 

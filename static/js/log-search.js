@@ -2,6 +2,7 @@
 
 import { remember } from "./address.js";
 import { mark } from "./log-text.js";
+import { fill } from "./words.js";
 
 const TYPING_MS = 250;
 const LIVE_MS = 1000;
@@ -120,7 +121,7 @@ export class Search {
       const answer = await this.dock.readHere({ q: this.q, level: this.level, offset: this.next, limit: PAGE });
       if (asking === this.asking) this.take(answer);
     } catch (error) {
-      if (asking === this.asking) this.count.textContent = this.dock.texts.failed.replace("{reason}", error.message);
+      if (asking === this.asking) this.count.textContent = fill(this.dock.texts.failed, { reason: error.message });
     } finally {
       if (asking === this.asking) this.isAsking = false;
     }
@@ -140,7 +141,7 @@ export class Search {
     const { none, found, more, one } = this.dock.texts;
     const n = this.found.length;
     const text = n === 0 ? none : !this.isWhole ? more : n === 1 ? one : found;
-    this.count.textContent = text.replace("{n}", n.toLocaleString("en"));
+    this.count.textContent = fill(text, { n: n.toLocaleString("en") });
   }
 
   item({ line, text }) {

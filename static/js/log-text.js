@@ -26,7 +26,7 @@ export function shown(line) {
 }
 
 /** "error", "warning" or null, by what a line without colours says. */
-export const levelOf = (text) => Object.keys(SAYS).find((level) => SAYS[level].test(text)) ?? null;
+const levelOf = (text) => Object.keys(SAYS).find((level) => SAYS[level].test(text)) ?? null;
 
 /** Colours and weights as classes: a page of ours allows no style of its own in an element. */
 class Painter extends AnsiUp {
@@ -83,11 +83,12 @@ function markText(text, pattern) {
   if (parts.length) text.replaceWith(...parts, text.data.slice(at));
 }
 
-/** 1536 -> "1.5 kB", as the pages write it. */
+/** 1536 -> "1.50 kB", as app/formats.py writes it. */
 export function size(count) {
-  for (const unit of ["B", "kB", "MB", "GB"]) {
-    if (count < 1000) return `${unit === "B" || count >= 100 ? Math.round(count) : Number(count.toPrecision(3))} ${unit}`;
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  while (count >= 1000 && units.length > 1) {
     count /= 1024;
+    units.shift();
   }
-  return `${Number(count.toPrecision(3))} TB`;
+  return `${count.toFixed(units[0] === "B" || count >= 100 ? 0 : count >= 10 ? 1 : 2)} ${units[0]}`;
 }

@@ -14,6 +14,7 @@ import { Header } from "./log-header.js";
 import { Held, PIECE } from "./log-held.js";
 import { Search } from "./log-search.js";
 import { View } from "./log-view.js";
+import { fill } from "./words.js";
 
 const BURST_MS = 100; // between two reads
 const RETRY_MS = 3000;
@@ -169,7 +170,7 @@ class Dock {
     this.reads = this.reads.then(task).then(
       () => this.header.say(""),
       (error) => {
-        this.header.say(this.texts.failed.replace("{reason}", error.message));
+        this.header.say(fill(this.texts.failed, { reason: error.message }));
         setTimeout(() => this.wake(), RETRY_MS);
       },
     );
@@ -180,7 +181,7 @@ class Dock {
     const answer = await fetch(`/api/v1/runs/${this.runId}/logs?${new URLSearchParams(wanted)}`).catch(() => {
       throw new Error(this.texts.away);
     });
-    if (!answer.ok) throw new Error(await reason(answer));
+    if (!answer.ok) throw new Error(reason(await answer.text(), answer.status));
     return answer.json();
   }
 

@@ -8,9 +8,7 @@
 // "look", { yaw, pitch, fov, aspect, byHand }. Attributes that change are followed, and the ones of the look are kept up to date.
 
 import { Picture, WIDEST } from "./pano-picture.js";
-import { edge, footprint, toView, toWorld, turned } from "./sphere.js";
-
-export { footprint };
+import { edge, toView, toWorld, turned } from "./sphere.js";
 
 const LOOK = ["yaw", "pitch", "fov"];
 const FOV = [25, 115]; // app/evaluations/state.py has the same limits
@@ -74,7 +72,7 @@ function line(points) {
 
 // The element
 
-export class PanoView extends HTMLElement {
+class PanoView extends HTMLElement {
   static observedAttributes = ["data-src", "data-views", "data-view", "data-yaw", "data-pitch", "data-fov"];
 
   connectedCallback() {

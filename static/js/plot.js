@@ -8,7 +8,7 @@
 
 import { logTicks, short } from "./series.js";
 
-export const [MAX, MIN, RAW, CURVE] = [0, 1, 2, 3];
+const [MAX, MIN, RAW, CURVE] = [0, 1, 2, 3];
 const DRAG_PIXELS = 5;
 const NEAR_PIXELS = 40;
 const DAY = 86400;
@@ -82,6 +82,8 @@ function lonely(u, index) {
 }
 
 const widthOf = (part) => (part.hasCurve ? 4 : 3);
+
+export { RAW };
 
 /** Index in `data` of a part's column. */
 export function columnOf(parts, part, column) {

@@ -1,7 +1,6 @@
 // The page of one run: brings charts and log to life, keeps live pieces and links at what the page's address says by now, and its keys.
 
 import { asked, remember } from "./address.js";
-import { localise } from "./ages.js";
 import { keys, toast } from "./app.js";
 import { startCharts } from "./charts.js";
 import { live } from "./live.js";
@@ -26,11 +25,6 @@ document.body.addEventListener("htmx:config:request", ({ detail: { ctx } }) => {
   wanted.set("part", part);
   ctx.request.action = `${location.pathname}?${wanted}`;
 });
-
-document.body.addEventListener("htmx:after:swap", () => localise(page));
-
-/** Events were missed, so every piece is read anew. */
-live.on("reset", () => ["job", "progress", "checkpoint", "metric", "evaluation"].forEach(ring));
 
 /** The newest values are those of the stage that the charts show. */
 page.addEventListener("click", ({ target }) => target.closest("#charts button[data-stage]") && ring("metric"));

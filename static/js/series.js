@@ -3,7 +3,7 @@
 //
 // A line is one name of one attempt of one stage. Its columns go together: row i stands for `count[i]` points up to step `step[i]`.
 
-export const AXES = ["step", "epoch", "time"];
+const AXES = ["step", "epoch", "time"];
 export const ALL = "all";
 const SMOOTH = 0.9;
 
@@ -233,10 +233,7 @@ export function tableRows(line, most) {
   return rows;
 }
 
-// Words
-
-/** A sentence of the page with values put in: fill("{n} new points", { n: 3 }). */
-export const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+// Numbers
 
 /** A value with four figures that count. */
 export function format(value) {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.checkpoints.compare import ABSENT, flatten, lines, measures
+from app.checkpoints.compare import ABSENT, lines, measures
 
 
 def measured(columns, base=0, comparable=None):
@@ -44,9 +44,8 @@ def test_checkpoints_of_other_losses_are_shown_but_not_compared():
 
 
 def test_settings_are_flattened_to_dotted_names_and_lists_stay_values():
-    assert flatten({"a": 1, "stages": {"vision": {"lr": 1e-4}}, "stage": ["vision"], "empty": {}}) == {
-        "a": 1, "stages.vision.lr": 1e-4, "stage": ["vision"], "empty": {},
-    }  # fmt: skip
+    found = lines([{"a": 1, "stages": {"vision": {"lr": 1e-4}}, "stage": ["vision"], "empty": {}}])
+    assert {line.name: line.values for line in found} == {"a": [1], "stages.vision.lr": [1e-4], "stage": [["vision"]]}
 
 
 def test_a_setting_differs_when_a_value_does_or_is_missing():

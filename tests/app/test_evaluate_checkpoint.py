@@ -13,6 +13,7 @@ from app.models import Evaluation, Job, JobStatus
 from panollava.config import EvaluateConfig
 from panollava.errors import BadInput
 from panollava.metrics.captions import Prediction
+from panollava.metrics.report import report
 
 
 def create(house, session, checkpoint, table="test", **more):
@@ -27,7 +28,7 @@ def answer(house, session, evaluation, *answers):
     directory = Path(attempt.directory)
     lines = [Prediction(url=f"{n}.jpg", query="What?", references=["a red cube"], prediction=text) for n, text in enumerate(answers)]
     (directory / "predictions.jsonl").write_text("".join(line.model_dump_json() + "\n" for line in lines))
-    (directory / "metrics.json").write_text(json.dumps({"captions": {"image": {"cider": 0.5}}}))
+    (directory / "metrics.json").write_text(report(lines).model_dump_json())
     finish(session, job.id, attempt.number, JobStatus.succeeded, actor="one", reason="succeeded")
     return directory
 
@@ -47,14 +48,15 @@ def test_a_checkpoint_of_a_run_belongs_to_it(house, session):
     house.tell(session, job, attempt, saved)
     evaluation = create(house, session, f"{attempt.directory}/{saved.path}")
     assert (evaluation.run_id, evaluation.checkpoint_id) == (job.run_id, 1)
-    assert evaluation.name == "best of run 1 on test"
+    assert evaluation.name == "resampler@5 of run 1 on test"
     assert [each.id for each in evaluations.page(session, run_id=job.run_id)] == [evaluation.id]
 
 
 def test_its_figures_are_kept_when_it_succeeds(house, session, checkpoint):
     evaluation = create(house, session, checkpoint)
     directory = answer(house, session, evaluation, "a red cube")
-    assert evaluation.metrics == {"captions": {"image": {"cider": 0.5}}}
+    assert evaluation.metrics == json.loads((directory / "metrics.json").read_text())
+    assert evaluation.metrics["captions"]["image"]["rouge_l"] == 1
     assert evaluation.directory == str(directory)
     assert [each["evaluation_id"] for each in house.told(session, "evaluation")] == [evaluation.id]
 

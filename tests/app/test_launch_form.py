@@ -10,9 +10,8 @@ from starlette.datastructures import ImmutableMultiDict
 
 from app.runs import launch, launch_fields, launch_form, launch_start
 from app.runs.schemas import RunRequest
-from app.runs.settings_table import flat
 from panollava import cli
-from panollava.config import RunConfig, parse
+from panollava.config import RunConfig, flat, parse
 from panollava.presets import PRESETS
 from panollava.stages import Stage
 

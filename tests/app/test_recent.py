@@ -13,7 +13,7 @@ def test_the_results_that_were_last_asked_for_are_kept_and_no_more():
     for key in ("a", "b", "a", "c", "a", "b"):
         recent.get(key, lambda key=key: made.append(key) or key)
     assert made == ["a", "b", "c", "b"]
-    assert "a" in recent and "c" not in recent
+    assert recent.find("a") == "a" and recent.find("c") is None
 
 
 def test_nothing_is_kept_of_what_could_not_be_made():

@@ -264,7 +264,7 @@ def test_a_comparison_goes_on_without_a_file_that_is_gone(house, pair):
         ("", 422, "pick at least two"),
         ("ids=1", 422, "pick at least two"),
         ("ids=1&ids=1", 422, "pick at least two"),
-        ("ids=1,x", 422, "x is no checkpoint"),
+        ("ids=1,x", 422, "is no number"),
         ("ids=1,99", 404, "There is no checkpoint 99."),
         ("ids=1,2,3,4,5,6,7,8,9", 422, "9 checkpoints; at most 8"),
         ("ids=1,2&base=3", 422, "checkpoint 3 is not among those compared"),

@@ -230,7 +230,7 @@ def test_an_evaluation_that_has_not_ended_cannot_be_compared_yet(house):
     ("params", "status", "says"),
     [
         ({}, 422, "ids: name the evaluations to compare"),
-        ({"ids": "one"}, 422, "ids: 'one' is no evaluation's number."),
+        ({"ids": "one"}, 422, "ids: 'one' is no number."),
         ({"ids": "1,2,3,4,5,6,7"}, 422, "at most 6 fit side by side"),
         ({"ids": "1,2", "base": 9}, 422, "base: evaluation 9 is not among those compared."),
         ({"ids": "99"}, 404, "There is no evaluation 99."),

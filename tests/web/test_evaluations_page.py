@@ -129,7 +129,7 @@ def test_a_checkpoint_s_form_is_filled_with_it_and_with_the_table_beside_its_run
     fields = fields_of(page)
     assert (fields["checkpoint_id"], fields["csv"]) == ("1", str(house.settings.home / "test.csv"))
     answer = house.browser.post("/evals/new", data=fields | {"controls": ["blank", "rolled"]})
-    assert answer.url.path == "/evals/1" and "best of run 1 on test" in answer.text
+    assert answer.url.path == "/evals/1" and "resampler@1200 of run 1 on test" in answer.text
     made = house.read.get("/evaluations/1").json()
     assert (made["checkpoint_id"], made["run_id"], made["config"]["controls"], made["status"]) == (1, 1, ["blank", "rolled"], "queued")
 

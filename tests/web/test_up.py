@@ -6,6 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -61,6 +63,24 @@ def test_up_prints_a_link_that_signs_in_and_ctrl_c_ends_everything(up, tmp_path)
     assert process.returncode == 0 and "Stopping" in rest
     with pytest.raises(httpx.ConnectError):
         client.get("/healthz")
+
+
+def test_what_ends_by_itself_is_started_again(up, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # a short life is longer than this test has patience for
+    (tmp_path / "sitecustomize.py").write_text("import app.processes\napp.processes.SHORT_LIFE_SECONDS = 0\n")
+    process = up("up", "--port", str(free_port()))
+    client, _ = follow(link_in(process))
+    while not client.get("/api/v1/workers").json():
+        time.sleep(0.2)
+    children = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    worker = next(pid for pid in children if b"worker" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"))
+    before = client.get("/api/v1/workers").json()[0]["started_at"]
+    os.kill(worker, signal.SIGKILL)
+    line = next(line for line in process.stdout if "is started again" in line)
+    assert "The worker-cpu has ended with exit status -9" in line
+    while (again := client.get("/api/v1/workers").json()[0])["started_at"] == before:
+        time.sleep(0.2)
+    assert again["is_alive"]
 
 
 def test_link_prints_another_one_for_the_same_installation(up):
