@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
 from starlette.exceptions import HTTPException
 
 from app.errors import AppError, Unauthorized
@@ -87,6 +87,14 @@ def handle_problems(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     def http(request: Request, error: HTTPException) -> Response:
         return problem(request, error.status_code, error.detail, headers=dict(error.headers or {}))
+
+    @app.exception_handler(OverflowError)
+    @app.exception_handler(DataError)
+    def number_too_large(request: Request, error: Exception) -> Response:
+        """Ids have 32 bits on PostgreSQL and 64 on SQLite, whose driver refuses what is larger by itself."""
+        if isinstance(error, OverflowError) and "SQLite" not in str(error):
+            return defect(request, error)
+        return problem(request, HTTPStatus.UNPROCESSABLE_ENTITY, _("A number in the address or the request is too large."))
 
     @app.exception_handler(OperationalError)
     def database_away(request: Request, error: OperationalError) -> Response:

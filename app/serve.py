@@ -10,8 +10,10 @@ from typing import Any
 import uvicorn
 
 from app import broker, db
+from app.access.sessions import URL_FILE, base_url
 from app.main import create_app
 from app.settings import Settings
+from panollava.rundir import write_whole
 
 
 class Server(uvicorn.Server):
@@ -39,6 +41,8 @@ def run(settings: Settings) -> None:
     db.migrate(settings.database_url)
     with broker.embedded(settings.home, settings.broker_url) as bell, contextlib.suppress(KeyboardInterrupt):
         app = create_app(settings.model_copy(update={"broker_url": bell.url}))
+        settings.home.mkdir(parents=True, exist_ok=True)
+        write_whole(settings.home / URL_FILE, base_url(settings))
         config = uvicorn.Config(app, host=settings.host, port=settings.port)  # sets logging up
         logging.getLogger("uvicorn.access").addFilter(hide_keys)
         Server(config).run()

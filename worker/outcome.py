@@ -29,11 +29,15 @@ def judge(word: StageEvent | None, code: int, log: str, *, asked: bool, killed: 
     if word and said == "succeeded" and code == SUCCEEDED:
         return Outcome(JobStatus.succeeded, "succeeded", best=word.best)
     if word and said == "stopped" and code == STOPPED:
-        return Outcome(JobStatus.stopped, "stopped", f"Saved at step {word.step}.")
+        return Outcome(
+            JobStatus.stopped, "stopped", f"Saved at step {word.step}." if word.step else "There had been no step yet, so nothing was saved."
+        )
     if word and said == "failed":
         return _failed(word, log)
     if asked and (killed or code == -signal.SIGTERM):
-        return Outcome(JobStatus.stopped, "killed", "It had not saved in time and was killed; the last checkpoint before that is kept.")
+        return Outcome(
+            JobStatus.stopped, "killed", "It had not saved in time and was killed; it goes on from the last checkpoint there is, or from the start."
+        )
     return _nameless(said, code, log)
 
 

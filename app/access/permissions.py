@@ -49,6 +49,8 @@ def identify(request: Request, state: StateDep, bearer: Annotated[HTTPAuthorizat
 
 def _browser(request: Request, state: StateDep) -> Actor:
     if (secret := request.cookies.get(COOKIE)) is None:
+        if "HX-Request" in request.headers:
+            raise Unauthorized(_("This browser is signed out. Reload the page to sign in."))
         raise Unauthorized(_("This needs a token, sent as `Authorization: Bearer pl_...`; `panollava token create` makes one."))
     check_origin(request)
     with state.reading() as session:

@@ -18,6 +18,8 @@ from app.i18n import _
 from app.models import BrowserSession, SignInLink, Token
 from app.settings import Settings
 
+URL_FILE = "server.url"
+"""In the home of an installation: where its server was last started, which its other commands cannot know."""
 LINK_LIVES = timedelta(minutes=10)
 SESSION_LIVES = timedelta(days=30)
 
@@ -36,8 +38,10 @@ def base_url(settings: Settings) -> str:
 
 
 def link_url(settings: Settings, key: str, next: str = "/") -> str:
-    """Where the key is handed in, and the page it leads to."""
-    return f"{base_url(settings)}/sign-in?{urlencode({'key': key} | ({'next': next} if next != '/' else {}))}"
+    """Where the key is handed in, and the page it leads to: at the server that was last started in this home."""
+    started = settings.home / URL_FILE
+    base = started.read_text() if started.exists() else base_url(settings)
+    return f"{base}/sign-in?{urlencode({'key': key} | ({'next': next} if next != '/' else {}))}"
 
 
 def open_session(session: Session, key: str) -> str:
@@ -58,7 +62,7 @@ def _use_up(session: Session, key: str) -> None:
     now = db.now(session)
     usable = (col(SignInLink.hash) == digest(key), col(SignInLink.used_at).is_(None), col(SignInLink.expires_at) > now)
     if session.exec(update(SignInLink).where(*usable).values(used_at=now)).rowcount != 1:
-        raise Unauthorized(_("This sign-in link is unknown, used or older than ten minutes. `panollava link` prints a new one."))
+        raise Unauthorized(_("This key is unknown, used or older than ten minutes. `panollava link` prints a link with a new one."))
 
 
 def find(session: Session, secret: str) -> tuple[str, Scope]:

@@ -5,6 +5,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from sqlmodel import Session, col, select
@@ -54,11 +55,14 @@ def used(session: Session) -> list[Used]:
     return list(tables.values())
 
 
-def below(settings: Settings) -> list[Found]:
-    """CSV files below the roots whose header could be that of a table, by directory, those nearest to a root first."""
+def below(settings: Settings, entries: int = ENTRIES, opened: int | None = None) -> list[Found]:
+    """CSV files below the roots whose header could be that of a table, by directory, those nearest to a root first.
+
+    At most `entries` names are looked at, and at most `opened` files are read the first line of.
+    """
     found: dict[Path, list[Path]] = {}
     count = 0
-    for path in _csv_files(settings.roots, settings.artifacts):
+    for path in islice(_csv_files(settings.roots, settings.artifacts, entries), opened):
         if _could_be_table(path):
             found.setdefault(path.parent, []).append(path)
             count += 1
@@ -67,7 +71,7 @@ def below(settings: Settings) -> list[Found]:
     return [Found(directory, tuple(sorted(paths))) for directory, paths in found.items()]
 
 
-def _csv_files(roots: Sequence[Path], artifacts: Path) -> Iterator[Path]:
+def _csv_files(roots: Sequence[Path], artifacts: Path, most: int) -> Iterator[Path]:
     """Breadth first, and only so deep and so many names. Links to directories, hidden ones and what runs wrote are passed over."""
     waiting = deque((root, 0) for root in dict.fromkeys(roots))
     seen, entries = {artifacts}, 0
@@ -83,7 +87,7 @@ def _csv_files(roots: Sequence[Path], artifacts: Path) -> Iterator[Path]:
         with listing:
             for entry in listing:
                 entries += 1
-                if entries > ENTRIES:
+                if entries > most:
                     return
                 if entry.name.startswith(".") or entry.name in PASSED_OVER:
                     continue

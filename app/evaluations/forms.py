@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self, get_args
 
 from pydantic import BaseModel
-from sqlmodel import Session, col, select
+from sqlmodel import Session, case, col, or_, select
 
 from app.checkpoints import service as checkpoints
 from app.errors import AppError, Conflict
@@ -37,8 +37,10 @@ CONTROLS = {
     "untrained": _("an untrained resampler"),
 }
 assert CONTROLS.keys() == set(get_args(Control))
-OFFERED = 100
-"""Checkpoints in the list, the newest."""
+OFFERED = 200
+"""Most checkpoints in the list."""
+RANKS = {"best": 0, "last": 1, "final": 1}
+"""What stands first in the list; any other kind comes after these."""
 
 
 class Sent(BaseModel):
@@ -156,17 +158,17 @@ def _text(value: Any) -> str:
 
 
 def _offered(session: Session, chosen: int | None) -> list[tuple[int, str]]:
-    """Checkpoints that can answer, newest first, and the chosen one whatever its age."""
+    """The chosen checkpoint whatever it is, then those that can answer: the best, the last, all others; of each, the newest run first."""
+    rank = case(RANKS, value=col(Checkpoint.kind), else_=2)
     query = (
         select(Checkpoint, StageRun.stage, Run.name)
         .join(StageRun, col(StageRun.id) == Checkpoint.stage_id)
         .join(Run, col(Run.id) == Checkpoint.run_id)
-        .order_by(col(Checkpoint.id).desc())
+        .where(or_(col(StageRun.stage) != Stage.vision, col(Checkpoint.id) == chosen))
+        .order_by(col(Checkpoint.id) != chosen, rank, col(Run.id).desc(), col(Checkpoint.id).desc())
+        .limit(OFFERED)
     )
-    rows = list(session.exec(query.where(StageRun.stage != Stage.vision).limit(OFFERED)))
-    if chosen not in {None, *(checkpoint.id for checkpoint, _stage, _name in rows)}:
-        rows += session.exec(query.where(Checkpoint.id == chosen))
-    return [(checkpoint.id, _title(checkpoint, Stage(stage), name)) for checkpoint, stage, name in rows]
+    return [(checkpoint.id, _title(checkpoint, Stage(stage), name)) for checkpoint, stage, name in session.exec(query)]
 
 
 def _title(checkpoint: Checkpoint, stage: Stage, run: str) -> str:

@@ -24,6 +24,7 @@ from panollava.errors import BadInput
 from panollava.metrics.captions import Condition, Prediction
 from panollava.metrics.compare import Comparison
 from panollava.metrics.report import Report, Scores
+from panollava.stages import Stage
 
 PREDICTIONS, METRICS = "predictions.jsonl", "metrics.json"
 
@@ -61,7 +62,12 @@ def _resolve(config: EvaluateConfig, settings: Settings) -> EvaluateConfig:
     named = {field: getattr(config, field) for field in ("checkpoint", "csv", "image_root")}
     paths = {field: str(allowed(settings, field, value)) for field, value in named.items() if value}
     config = config.model_copy(update=paths | {"output_dir": None})
-    rundir.read_note(Path(config.checkpoint))
+    if rundir.read_note(Path(config.checkpoint)).stage == Stage.vision:
+        raise Invalid(
+            _("checkpoint: {path} is of stage vision, which learns no answers; evaluate one of stage resampler or finetune.").format(
+                path=config.checkpoint
+            )
+        )
     check_images(settings, read_table(Path(config.csv)), Path(config.csv), config.image_root)
     return config
 

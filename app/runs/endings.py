@@ -24,8 +24,8 @@ WORDS = {
     "exit_code": _("The trainer crashed"),
     "signal": _("The trainer was killed from outside"),
     "infrastructure": _("Its worker could not go on"),
-    "killed": _("It had not saved in time and was killed"),
-    "stopped": _("It was stopped and had saved before"),
+    "killed": _("It was stopped"),
+    "stopped": _("It was stopped"),
     "stop_requested": _("It was stopped while it waited"),
 }
 HINTS = {

@@ -13,7 +13,7 @@ from app.access.permissions import READ, Launcher
 from app.deps import BellDep, SessionDep, SettingsDep, StateDep
 from app.i18n import _, ngettext
 from app.pages import Frame, FrameDep, redirect
-from app.runs import launch, launch_fields, launch_form, launch_start
+from app.runs import launch, launch_data, launch_fields, launch_form, launch_start
 from app.runs import service as runs
 from app.runs.launch import Error, Plan
 from app.runs.launch_form import Draft
@@ -108,6 +108,7 @@ def _render(frame: Frame, settings: Settings, draft: Draft, plan: Plan, status: 
         presets=STARTING_POINTS,
         groups=launch_fields.groups(),
         recipes=RECIPES,
+        suggestions=launch_data.suggestions(settings),
         differs=_differs(draft),
         views=_views(plan),
     )

@@ -150,7 +150,7 @@ def _doing(session: Session, run: Run, current: StageState) -> str:
     job = current.job
     if job and job.status is JobStatus.queued:
         why = jobs.why_waiting(session, job)
-        return _("Run {id} is queued already: stage {stage} {why}.").format(id=run.id, stage=current.stage, why=why)
+        return _("Run {id} is queued already: stage {stage} waits, {why}.").format(id=run.id, stage=current.stage, why=why)
     if job and job.status in ACTIVE:
         text = _("Run {id} is at work already: stage {stage} is {status}, attempt {attempt}.")
         return text.format(id=run.id, stage=current.stage, status=job.status, attempt=job.attempt)

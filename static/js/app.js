@@ -71,12 +71,17 @@ const badge = document.getElementById("live");
 const bar = document.getElementById("lost-stream");
 let status = { state: "connecting", heard: null };
 
+const SAYS = {
+  reconnecting: "Reconnecting: the server does not answer. Pages go on by themselves when `panollava up` runs again",
+  "signed-out": "This browser is signed out. Reload to sign in.",
+};
+
 function showStatus() {
   const { state, heard } = status;
-  badge.dataset.state = state;
+  badge.dataset.state = document.body.dataset.live = state;
   put(badge, state === "live" ? "Live" : "Not live");
   bar.hidden = state !== "reconnecting" && state !== "signed-out";
-  put(bar.firstElementChild, state === "signed-out" ? "This browser is signed out. Reload to sign in." : "Reconnecting");
+  put(bar.firstElementChild, SAYS[state] ?? "");
   put(bar.lastElementChild, state === "reconnecting" && heard ? `, last update ${duration((Date.now() - heard) / 1000)} ago` : "");
 }
 

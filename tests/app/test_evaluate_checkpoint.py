@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from sqlmodel import select
 
-from app.errors import Conflict, Forbidden, NotFound
+from app.errors import Conflict, Forbidden, Invalid, NotFound
 from app.evaluations import service as evaluations
 from app.jobs.finish import finish
 from app.models import Evaluation, Job, JobStatus
+from panollava import rundir
 from panollava.config import EvaluateConfig
 from panollava.errors import BadInput
 from panollava.metrics.captions import Prediction
@@ -105,3 +106,10 @@ def test_what_cannot_be_compared_is_named(house, session, checkpoint):
         evaluations.compare(session, [1, 1])
     with pytest.raises(NotFound, match="There is no evaluation 7"):
         evaluations.compare(session, [7])
+
+
+def test_a_checkpoint_of_stage_vision_is_refused_because_it_cannot_answer(house, session, checkpoint):
+    note = rundir.note_path(checkpoint)
+    note.write_text(note.read_text().replace('"stage":"resampler"', '"stage":"vision"'))
+    with pytest.raises(Invalid, match="stage vision, which learns no answers"):
+        create(house, session, checkpoint)

@@ -71,7 +71,7 @@ def test_a_run_at_work_is_not_resumed_and_says_what_it_is_at(house, session):
 
 def test_a_run_in_the_queue_is_not_resumed_and_says_why_it_waits(house, session):
     run = house.create(session)
-    with pytest.raises(Conflict, match="Run 1 is queued already: stage resampler needs 1 device; no worker serves x1"):
+    with pytest.raises(Conflict, match="Run 1 is queued already: stage resampler waits, needs 1 device; no worker serves x1"):
         runs.resume(session, run, "ann")
 
 

@@ -158,10 +158,10 @@ def test_the_readmes_pictures(context: BrowserContext, client: Client, pages: di
     while (last := client.get(f"/runs/{run['id']}")["stages"][2])["progress"].get("done", 0) < 0.6 * last["progress"].get("total", 1):
         assert time.monotonic() < deadline, last
         time.sleep(0.5)
-    for name, path in (("run", f"/runs/{run['id']}"), ("compare", f"{pages['compare']}&sample=1&yaw=40&view=2")):
+    for name, path in (("run", f"/runs/{run['id']}"), ("compare", f"{pages['compare']}&yaw=40&view=2")):
         page = context.new_page()
         page.goto(house.url + path)
         settle(page)
         page.wait_for_timeout(3 * SETTLED_MS)
-        page.screenshot(path=pictures / f"{name}.png")
+        page.screenshot(path=pictures / f"{name}.png", full_page=name == "compare")
         page.close()

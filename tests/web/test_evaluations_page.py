@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from app.evaluations import forms
 from app.models import Evaluation, JobStatus
 from panollava.events import CheckpointSaved, Progress, StageEvent
 from panollava.metrics.captions import Prediction
@@ -132,6 +133,24 @@ def test_a_checkpoint_s_form_is_filled_with_it_and_with_the_table_beside_its_run
     assert answer.url.path == "/evals/1" and "resampler@1200 of run 1 on test" in answer.text
     made = house.read.get("/evaluations/1").json()
     assert (made["checkpoint_id"], made["run_id"], made["config"]["controls"], made["status"]) == (1, 1, ["blank", "rolled"], "queued")
+
+
+def test_the_best_checkpoints_are_offered_first_and_the_one_asked_for_always(house, monkeypatch):
+    monkeypatch.setattr(forms, "OFFERED", 6)
+    for stages, kinds in (("resampler", ("epoch", "best", "final")), ("vision", ("best",)), ("resampler", ("best", "epoch", "last", "step"))):
+        house.submit(stage=stages)
+        work = house.claim()
+        for step, kind in enumerate(kinds):
+            work.say(CheckpointSaved(path=f"{kind}.ckpt", kind=kind, step=step, epoch=1, sha256="0", size=7))
+        work.end(JobStatus.succeeded)
+    best_first = ["best of resampler, run 3", "best of resampler, run 1", "last of resampler, run 3", "final of resampler, run 1"]
+    steps = ["step of resampler, run 3", "epoch of resampler, run 3"]
+    assert offered(page_of(house, "/evals/new")) == best_first + steps
+    assert offered(page_of(house, "/evals/new?checkpoint=1")) == ["epoch of resampler, run 1", *best_first, steps[0]]
+
+
+def offered(page):
+    return re.findall(r'<option value="\d+"[^>]*>(\w+ of \w+, run \d+)', page)
 
 
 def test_the_same_form_sent_twice_asks_once(house):

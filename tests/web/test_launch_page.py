@@ -143,6 +143,19 @@ def test_check_only_queues_nothing_and_says_so(house, typed):
     assert house.count(Run) == 0
 
 
+def test_data_below_the_roots_is_offered_and_not_filled_in(house):
+    pair = house.settings.home / "cubes"
+    pair.mkdir()
+    table = Path(house.table).read_text()
+    for path, text in ((pair / "train.csv", table), (pair / "valid.csv", table), (pair / "loss.csv", "step,loss\n")):
+        path.write_text(text)
+    text = house.browser.get("/runs/new?preset=demo").text
+    csvs = [house.table, str(pair / "train.csv"), str(pair / "valid.csv")]
+    for name, paths in (("data_dir", [str(pair)]), ("csv_train", csvs), ("csv_val", csvs)):
+        assert f'<datalist id="d-{name}">' + "".join(f'<option value="{path}"></option>' for path in paths) + "</datalist>" in text
+        assert (Form(text).inputs[name]["list"], Form(text).sent[name]) == (f"d-{name}", [""])
+
+
 # What is wrong
 
 

@@ -118,3 +118,10 @@ def test_a_database_without_its_tables_is_a_503(house):
         session.execute(text("ALTER TABLE run RENAME TO gone"))
     answer = house.read.get("/runs")
     assert (answer.status_code, answer.json()["detail"]) == (503, "The database does not answer.")
+
+
+@pytest.mark.parametrize("path", ["/api/v1/runs/{n}", "/api/v1/runs?cursor={n}", "/runs/{n}", "/evals/new?checkpoint={n}", "/checkpoints?run={n}"])
+def test_a_number_that_no_database_holds_is_the_requests_fault(house, path):
+    answer = house.browser.get(path.format(n=10**20))
+    assert answer.status_code in (404, 422), answer.text
+    assert "defect" not in answer.text

@@ -58,6 +58,8 @@ def test_up_prints_a_link_that_signs_in_and_ctrl_c_ends_everything(up, tmp_path)
     assert [each["devices"] for each in workers] in ([], [["cpu"]])  # it is up before its worker has joined
     log = tmp_path / "home" / "server.log"
     assert "/sign-in?..." in log.read_text() and "key=" not in log.read_text()
+    another, _ = up("link").communicate(timeout=60)
+    assert another.startswith(f"http://127.0.0.1:{port}/sign-in?key=")  # where this home's server is, not where it usually would be
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=60)
     assert process.returncode == 0 and "Stopping" in rest
