@@ -3,7 +3,7 @@
 from app.datasets import tables
 from app.settings import Settings
 
-ENTRIES, OPENED = 5_000, 200
+ENTRIES, OPENED = 20_000, 200
 """Names looked at and files opened before the search is given up: the page should not wait for it."""
 PAIR = {"train.csv", "valid.csv"}
 
