@@ -8,6 +8,7 @@ from typing import Any
 
 from app.i18n import _
 from app.models import ACTIVE, Attempt, JobStatus
+from app.runs.forecast import Forecast
 from app.runs.schemas import StageOut
 from panollava.stages import Stage
 
@@ -34,6 +35,8 @@ class Leg:
     resumed_step: int
     """Where the newest attempt went on; 0 for the start."""
     best_loss: float | None
+    foreseen: Forecast | None
+    """Of a stage that has not begun, where the same work was done before."""
     now: datetime
 
     @property
@@ -80,6 +83,13 @@ class Leg:
 def after(legs: Sequence[Leg]) -> list[Stage]:
     """The stages that follow the current one and have not begun."""
     return [leg.stage for leg in legs if leg.told.job_id is None]
+
+
+def chain_left(legs: Sequence[Leg]) -> float | None:
+    """Seconds until the last stage ends, if the one at work and those before it on the track can all be foreseen."""
+    ahead = [leg for leg in legs if leg.told.status != JobStatus.succeeded]
+    seconds = [leg.left if leg.is_current else leg.foreseen and leg.foreseen.seconds for leg in ahead]
+    return sum(each for each in seconds if each) if ahead and all(each is not None for each in seconds) else None
 
 
 def about(stage: Stage, config: Mapping[str, Any]) -> str:

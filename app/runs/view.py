@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from app.models import ACTIVE, ENDED, Attempt, Job, JobStatus, Run, StageRun, Wo
 from app.runs import endings, history, launch, newest, saved, schemas, settings_table, track
 from app.runs import service as runs
 from app.runs.endings import Ending
+from app.runs.forecast import forecast
 from app.runs.newest import Newest
 from app.runs.saved import Saved
 from app.runs.schemas import RunDetail, StageOut
@@ -137,13 +138,22 @@ class RunView:
     def after(self) -> list[Stage]:
         return track.after(self.legs)
 
+    @property
+    def chain_left(self) -> float | None:
+        """Seconds until the whole chain is done, where that can be told."""
+        return track.chain_left(self.legs) if self.is_active else None
+
+    @property
+    def chain_ends_at(self) -> datetime | None:
+        return None if self.chain_left is None else self.now + timedelta(seconds=self.chain_left)
+
     def _leg(self, state: runs.StageState, told: StageOut) -> Leg:
         attempts = [each for each in self.attempts if each.job_id == told.job_id]
         losses = [each.val_loss for each in self.saved if each.stage is told.stage and each.val_loss is not None]
         return Leg(
             told=told, is_current=told.stage is self.current.stage, about=track.about(told.stage, self.row.config), start=self._start(state),
             took=track.worked(attempts, self.now), resumed_step=attempts[-1].resumed_step if attempts else 0,
-            best_loss=min(losses, default=None), now=self.now,
+            best_loss=min(losses, default=None), foreseen=None if told.job_id else forecast(self.session, self.row, told.stage), now=self.now,
         )  # fmt: skip
 
     def _start(self, state: runs.StageState) -> Start | None:

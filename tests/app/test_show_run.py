@@ -64,7 +64,7 @@ def leg(status: str, **progress) -> track.Leg:
         stage=Stage.vision, status=status, is_lost=False, waiting_because=None, job_id=1, attempt=1, progress=progress, reason=None, detail=None,
         init_checkpoint=None, best_checkpoint_id=None, queued_at=None, started_at=None, finished_at=None, heartbeat_at=None,
     )  # fmt: skip
-    return track.Leg(told=told, is_current=True, about="", start=None, took=None, resumed_step=0, best_loss=None, now=NOW)
+    return track.Leg(told=told, is_current=True, about="", start=None, took=None, resumed_step=0, best_loss=None, foreseen=None, now=NOW)
 
 
 def test_a_share_counts_steps_only():

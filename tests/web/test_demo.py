@@ -1,8 +1,10 @@
 """The demo's parts, and its house brought up and taken down for real. The whole of it is `make demo`."""
 
 import io
+import re
 import time
 
+import httpx
 import pytest
 from rich.console import Console
 
@@ -99,6 +101,23 @@ def test_a_house_comes_up_with_a_worker_and_leaves_no_process_behind(tmp_path, m
         with pytest.raises(Died, match=r"The worker-cpu has ended with exit status -9\. The end of .*worker-cpu\.log"):
             house.check()
     assert server.process.returncode == 0
+
+
+def test_the_demo_ends_with_a_link_to_the_finished_comparison(tmp_path, printed, monkeypatch):
+    """The link is followed as a browser would; Ctrl-C then ends the demo."""
+
+    def interrupt(_house):
+        raise KeyboardInterrupt
+
+    with processes.running(processes.private(tmp_path / "home", [tmp_path]), []) as house:
+        monkeypatch.setattr(processes.House, "check", interrupt)
+        demo._leave_open(house, "/evals/compare?ids=1,2", Console(file=printed, width=300))
+        assert "open at the finished comparison" in printed.getvalue()
+        link = next(line.strip() for line in printed.getvalue().splitlines() if "/sign-in?" in line)
+        browser = httpx.Client(headers={"Accept": "text/html", "Origin": house.url}, base_url=house.url)
+        form = browser.get(link, follow_redirects=True)
+        answer = browser.post("/sign-in", data={"next": re.search(r'name="next" value="([^"]+)"', form.text)[1]})
+        assert answer.headers["location"] == "/evals/compare?ids=1,2"
 
 
 def test_a_house_that_does_not_come_up_says_why(tmp_path):

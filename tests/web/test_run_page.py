@@ -93,6 +93,19 @@ def test_a_run_that_reads_its_images_shows_them_and_no_share_of_its_steps(house)
     assert "%" not in track.text
 
 
+def test_a_chain_whose_stages_were_trained_before_says_when_it_is_done(house):
+    before = house.submit(stage="finetune")
+    work = begun(house)
+    work.say(CheckpointSaved(path="best.ckpt", kind="best", step=5, epoch=1, sha256="0", size=7, metrics={}))
+    house.checkpoint(str((work.directory / "best.ckpt").relative_to(house.settings.home)))
+    work.end(JobStatus.succeeded, best="best.ckpt")
+    run = house.submit(stage="resampler,finetune", name="chain")
+    begun(house).say(Progress(done=250, total=1000, unit="steps", seconds_per_unit=1.84, eta_seconds=3480))
+    track = look(house, run["id"]).piece("track")
+    assert f"as in run {before['id']}" in track.text
+    assert "The whole chain is done in 58 min , about" in track.text or "The whole chain is done in 58 min, about" in track.text
+
+
 def test_a_running_run_shows_heartbeat_progress_and_the_time_left(house):
     run = house.submit(stage="resampler,finetune", name="chain")
     work = begun(house)
