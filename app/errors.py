@@ -1,5 +1,7 @@
 """What the manager refuses, said so that a person can act on it. Who raises knows no HTTP; `status` is what the edge answers with."""
 
+from panollava.errors import BadInput
+
 
 class AppError(Exception):
     """A message for the user: what is wrong, where, and what to do. Never raised for a defect of ours."""
@@ -33,3 +35,8 @@ class Invalid(AppError):
     """A value that cannot work; the message names its field."""
 
     status = 422
+
+
+def status_of(error: AppError | BadInput) -> int:
+    """What the edge answers with; input that the trainer's own modules refuse is as any other value that cannot work."""
+    return error.status if isinstance(error, AppError) else Invalid.status

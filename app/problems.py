@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from sqlalchemy.exc import DataError, OperationalError
 from starlette.exceptions import HTTPException
 
-from app.errors import AppError, Unauthorized
+from app.errors import AppError, Unauthorized, status_of
 from app.i18n import _
 from app.pages import html, is_page
 from panollava.errors import BadInput
@@ -76,7 +76,7 @@ def handle_problems(app: FastAPI) -> None:
     @app.exception_handler(BadInput)
     def bad_input(request: Request, error: BadInput) -> Response:
         fields = [FieldProblem(field=field, message=text) for field, text in error.fields]
-        return problem(request, HTTPStatus.UNPROCESSABLE_ENTITY, str(error), fields)
+        return problem(request, status_of(error), str(error), fields)
 
     @app.exception_handler(RequestValidationError)
     def invalid_request(request: Request, error: RequestValidationError) -> Response:

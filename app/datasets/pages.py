@@ -17,7 +17,7 @@ from app.datasets.issues import issues, unseen
 from app.datasets.routes import result
 from app.datasets.service import Checked, Question
 from app.deps import SettingsDep, StateDep
-from app.errors import AppError
+from app.errors import AppError, status_of
 from app.pages import Frame, FrameDep
 from app.settings import Settings
 from panollava.data.check import SPLITS
@@ -35,9 +35,9 @@ class Refusal:
     status: int
 
     @classmethod
-    def of(cls, error: Exception) -> "Refusal":
+    def of(cls, error: AppError | BadInput) -> "Refusal":
         field, _colon, rest = str(error).partition(": ")
-        status = error.status if isinstance(error, AppError) else 422
+        status = status_of(error)
         if field == "image_root":
             return cls(field, rest, status)
         return cls("csv", rest if field == "csv" else str(error), status)

@@ -13,7 +13,7 @@ from app.datasets import service as datasets
 from app.datasets.checks import Progress
 from app.datasets.service import Checked, Question
 from app.deps import SettingsDep, State, StateDep
-from app.errors import AppError, Conflict
+from app.errors import AppError, Conflict, status_of
 from app.i18n import _
 from panollava.errors import BadInput
 
@@ -62,7 +62,7 @@ async def watch_check(state: StateDep, question: QuestionDep) -> AsyncIterator[S
                     yield _event(news)
                 last = news
     except (AppError, BadInput) as error:
-        status = error.status if isinstance(error, AppError) else 422
+        status = status_of(error)
         yield ServerSentEvent(data={"status": status, "detail": str(error)}, event="problem")
 
 

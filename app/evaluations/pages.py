@@ -8,7 +8,7 @@ from sqlmodel import Session
 
 from app.access.permissions import READ, Launcher
 from app.deps import BellDep, Cursor, SettingsDep
-from app.errors import AppError, Conflict, Forbidden, Invalid, NotFound
+from app.errors import AppError, Conflict, Forbidden, Invalid, NotFound, status_of
 from app.evaluations import arms as arms_
 from app.evaluations import chart, explorer, figures, forms, panoramas, samples, schemas
 from app.evaluations import service as evaluations
@@ -54,7 +54,7 @@ def create_evaluation(
     try:
         evaluation = forms.create(frame.session, sent, settings, actor.name)
     except (AppError, BadInput) as error:
-        status = error.status if isinstance(error, AppError) else 422
+        status = status_of(error)
         return frame.render("evals/new.html", status, form=forms.refused(frame.session, sent, error), controls=forms.CONTROLS)
     ring(1)
     return redirect(request, f"/evals/{evaluation.id}")

@@ -10,7 +10,7 @@ from sqlmodel import Session, col, select
 
 from app import db
 from app.i18n import _
-from app.jobs import queue
+from app.jobs import progress, queue
 from app.models import ACTIVE, Evaluation, Job, JobKind, JobStatus, MetricSeries, Run
 from app.runs import lists, rows
 from app.runs.lists import Shown
@@ -110,15 +110,14 @@ def _work(session: Session, entries: Sequence[Mapping[str, Any]]) -> list[Work]:
     titles = _titles(session, entries)
     runs = session.exec(select(Run).where(col(Run.id).in_([each["run_id"] for each in entries if each["stage"]]))).all()
     of_run = {row.run.id: row for row in rows.of(session, runs)}
-    losses = _losses(session, entries)
+    losses, now = _losses(session, entries), db.now(session)
     return [
-        Work(each, *titles[each["id"]], of_run.get(each["run_id"]) if each["stage"] else None, losses.get(each["id"]), *_progress(each))
+        Work(
+            each, *titles[each["id"]], of_run.get(each["run_id"]) if each["stage"] else None, losses.get(each["id"]),
+            rows.in_words(each["progress"], each["is_lost"], now), progress.share(each["progress"]),
+        )
         for each in entries
-    ]
-
-
-def _progress(entry: Mapping[str, Any]) -> tuple[str | None, float]:
-    return rows.progress(entry["progress"], entry["is_lost"]), rows.share(entry["progress"])
+    ]  # fmt: skip
 
 
 def _titles(session: Session, jobs: Sequence[Mapping[str, Any]]) -> dict[int, tuple[str, str]]:

@@ -1,17 +1,16 @@
 """A run as lists show it: how its stages stand, how far the one at work is, its best val_loss and the time it took. Reads only."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlmodel import Session, col, func, select
 
 from app import db
 from app.formats import duration
 from app.i18n import _
-from app.jobs import states, waiting
+from app.jobs import progress, states, waiting
 from app.models import ACTIVE, Attempt, Checkpoint, Job, JobKind, JobStatus, Run
 from app.runs import endings
 from app.runs import service as runs
@@ -65,6 +64,8 @@ class RunRow:
     waiting_because: str | None
     best: Best | None
     took: timedelta | None
+    progress: str | None
+    """`62 %, 58 min left`, as far as the trainer has said; None when nobody is at it."""
 
     @property
     def run(self) -> Run:
@@ -89,11 +90,6 @@ class RunRow:
         return self.state.status in ACTIVE
 
     @property
-    def progress(self) -> str | None:
-        """`62 %, 58 min left`, as far as the trainer has said."""
-        return progress(self.job.progress, self.shown is Shown.lost) if self.job and self.is_at_work else None
-
-    @property
     def ended_because(self) -> str | None:
         """Why it failed, in a line."""
         return ended_because(self.job) if self.job and self.shown is Shown.failed else None
@@ -114,7 +110,9 @@ def of(session: Session, listed: Sequence[Run]) -> list[RunRow]:
 
 def _row(state: RunState, reasons: dict[int, str], best: Best | None, took: timedelta | None, now: datetime) -> RunRow:
     job = state.current.job
-    return RunRow(state, [_step(stage, now) for stage in state.stages], reasons.get(job.id) if job else None, best, took)
+    steps, waits = [_step(stage, now) for stage in state.stages], reasons.get(job.id) if job else None
+    said = in_words(job.progress, states.is_lost(job, now), now) if job and job.status in ACTIVE else None
+    return RunRow(state, steps, waits, best, took, said)
 
 
 def _step(state: StageState, now: datetime) -> Step:
@@ -122,20 +120,16 @@ def _step(state: StageState, now: datetime) -> Step:
     if job is None:
         return Step(state.stage, Shown.waiting, 0.0)
     shown = Shown.lost if states.is_lost(job, now) else Shown(job.status)
-    return Step(state.stage, shown, 1.0 if job.status is JobStatus.succeeded else share(job.progress))
+    return Step(state.stage, shown, 1.0 if job.status is JobStatus.succeeded else progress.share(job.progress))
 
 
-def share(said: Mapping[str, Any]) -> float:
-    """How much of a job is done by what its trainer last said, 0 to 1."""
-    done, total = said.get("done"), said.get("total")
-    return min(done / total, 1.0) if done and total else 0.0
-
-
-def progress(said: Mapping[str, Any], is_lost: bool) -> str | None:
-    """The same as `62 %, 58 min left`; None before the trainer has said anything. When nobody is at it, nobody knows what is left."""
+def in_words(said: progress.Said, is_lost: bool, now: datetime) -> str | None:
+    """`62 %, 58 min left`; None before the trainer has said anything. When nobody is at it, nobody knows what is left."""
     if not said.get("total"):
         return None
-    percent, left = int(100 * share(said)), said.get("eta_seconds")
+    if progress.is_reading(said):
+        return _("{done} of {total} images read").format(done=f"{said['done']:,}", total=f"{said['total']:,}")
+    percent, left = int(100 * progress.share(said)), progress.left(said, now)
     if is_lost or not left:
         return _("{percent} %").format(percent=percent)
     return _("{percent} %, {time} left").format(percent=percent, time=duration(left))

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import PurePath
 from typing import Any
 
 from app.i18n import _
+from app.jobs import progress
 from app.models import ACTIVE, Attempt, JobStatus
 from app.runs.forecast import Forecast
 from app.runs.schemas import StageOut
@@ -55,10 +56,7 @@ class Leg:
     @property
     def share(self) -> float:
         """How much of it is done, 0 to 1."""
-        if self.told.status == JobStatus.succeeded:
-            return 1.0
-        done, total = (self.told.progress.get(name, 0) for name in ("done", "total"))
-        return min(1.0, done / total) if self.has_steps and total else 0.0
+        return 1.0 if self.told.status == JobStatus.succeeded else progress.share(self.told.progress)
 
     @property
     def pace(self) -> float | None:
@@ -69,15 +67,12 @@ class Leg:
     @property
     def ends_at(self) -> datetime | None:
         """As the trainer foresees it; None while it cannot."""
-        seconds, told_at = (self.told.progress.get(name) for name in ("eta_seconds", "t"))
-        if not self.is_active or seconds is None or told_at is None:
-            return None
-        return datetime.fromtimestamp(told_at, UTC) + timedelta(seconds=seconds)
+        return progress.ends_at(self.told.progress) if self.is_active else None
 
     @property
     def left(self) -> float | None:
         """Seconds until then."""
-        return None if self.ends_at is None else max(0.0, (self.ends_at - self.now).total_seconds())
+        return progress.left(self.told.progress, self.now) if self.is_active else None
 
 
 def after(legs: Sequence[Leg]) -> list[Stage]:

@@ -228,7 +228,7 @@ def test_the_time_taken_is_that_of_all_attempts_and_not_that_of_waiting(house, s
 
 def test_nobody_says_how_long_a_silent_run_will_take(house, session):
     job, _attempt = house.running(session)
-    job.progress = {"done": 5, "total": 8, "eta_seconds": 90.0}
+    job.progress = {"done": 5, "total": 8, "eta_seconds": 100.0, "t": db.now(session).timestamp()}
     session.add(job)
     session.flush()
     run = session.get_one(Run, job.run_id)

@@ -151,3 +151,11 @@ def test_an_evaluation_that_failed_wants_attention_too(house):
 def test_pages_are_for_those_who_are_signed_in(house, path):
     assert house.client.get(path).status_code == 401
     assert house.browser.get(path).status_code == 200
+
+
+def test_a_run_that_reads_its_images_has_done_nothing_of_its_steps_yet(house):
+    house.submit(name="reading")
+    work = house.claim()
+    work.say(StageEvent(name="resampler", status="started"), Progress(done=6, total=8, unit="images"))
+    page = house.browser.get("/").text
+    assert "6 of 8 images read" in page and "75 %" not in page
