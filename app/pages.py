@@ -25,7 +25,6 @@ from app.deps import SessionDep
 from app.events import service as events
 from app.i18n import _, ngettext
 from app.jobs import progress, queue
-from panollava import __version__
 from panollava.stages import Stage
 
 STATIC = Path(static.__file__ or "").parent
@@ -62,7 +61,7 @@ def static_url(path: str) -> str:
 @cache
 def environment() -> Environment:
     built = Environment(loader=PackageLoader("templates", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    built.globals.update(_=_, ngettext=ngettext, static=static_url, navigation=NAVIGATION, version=__version__, stages=list(Stage))
+    built.globals.update(_=_, ngettext=ngettext, static=static_url, navigation=NAVIGATION, stages=list(Stage))
     built.filters["share"] = progress.share
     for filter_ in (formats.size, formats.number, formats.duration, formats.ago, formats.moment, formats.count):
         built.filters[filter_.__name__] = filter_

@@ -79,7 +79,7 @@ def check_origin(request: Request) -> None:
 
 @dataclass(frozen=True)
 class Permit:
-    """A dependency that lets pass whoever has the scope, and tells the page who that is. Raises Forbidden for a smaller one."""
+    """A dependency that lets pass whoever has the scope. Raises Forbidden for a smaller one."""
 
     scope: Scope
 

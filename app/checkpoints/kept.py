@@ -78,17 +78,26 @@ def names_of(session: Session, rows: Sequence[Checkpoint]) -> dict[File, list[Ch
     return found
 
 
+def best(rows: Iterable[Checkpoint], stages: Iterable[StageRun]) -> set[int]:
+    """What each stage has named its best, or calls so while it trains. By the rows' ids."""
+    named = {stage.id: stage.best_checkpoint_id for stage in stages if stage.best_checkpoint_id}
+    return set(named.values()) | newest([row for row in rows if row.stage_id not in named], "best")
+
+
+def newest(rows: Iterable[Checkpoint], kind: str) -> set[int]:
+    """The rows that bear this name in the newest attempt of their stage to have written one."""
+    found: dict[int, Checkpoint] = {}
+    for row in sorted(rows, key=lambda row: (row.attempt, row.id)):
+        if row.kind == kind:
+            found[row.stage_id] = row
+    return {row.id for row in found.values()}
+
+
 def _special(session: Session, rows: Iterable[Checkpoint], stages: Mapping[int, StageRun]) -> dict[int, list[Reason]]:
-    """The best and the last of a stage. While it trains, its best is what its newest attempt calls so."""
-    query = select(Checkpoint.stage_id, Checkpoint.kind, func.max(Checkpoint.id)).where(col(Checkpoint.stage_id).in_(stages))
-    newest = session.exec(query.where(col(Checkpoint.kind).in_(SECOND_NAMES)).group_by(col(Checkpoint.stage_id), col(Checkpoint.kind))).all()
-    best = {stage.id: stage.best_checkpoint_id for stage in stages.values() if stage.best_checkpoint_id}
-    best = {stage: id_ for stage, kind, id_ in newest if kind == "best"} | best
-    last = {id_ for _stage, kind, id_ in newest if kind == "last"}
-    found: dict[int, list[Reason]] = defaultdict(list)
-    for row in rows:
-        found[row.id] += [Reason(_("best"))] * (best.get(row.stage_id) == row.id) + [Reason(_("last"))] * (row.id in last)
-    return found
+    """The best and the last of a stage."""
+    second = session.exec(select(Checkpoint).where(col(Checkpoint.stage_id).in_(stages), col(Checkpoint.kind).in_(SECOND_NAMES))).all()
+    of = {_("best"): best(second, stages.values()), _("last"): newest(second, "last")}
+    return {row.id: [Reason(words) for words, ids in of.items() if row.id in ids] for row in rows}
 
 
 def _heirs(session: Session, rows: Sequence[Checkpoint]) -> dict[int, list[Reason]]:

@@ -1,9 +1,10 @@
 """A run's checkpoint files as a person counts them: one file under all its names. The rows themselves are `app/checkpoints`' business."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from app.checkpoints import kept
 from app.i18n import _
 from app.models import Checkpoint, StageRun
 from panollava.stages import Stage
@@ -50,7 +51,7 @@ def gather(rows: Sequence[Checkpoint], stages: Sequence[StageRun]) -> list[Saved
     files: dict[tuple[int, int, str], list[Checkpoint]] = defaultdict(list)
     for row in rows:
         files[row.stage_id, row.step, row.sha256].append(row)
-    best, last = _best(rows, stages), _newest(rows, "last")
+    best, last = kept.best(rows, stages), kept.newest(rows, "last")
     place = {stage.id: stage for stage in stages}
     found = [_saved(names, place[names[0].stage_id].stage, best, last) for names in files.values()]
     return sorted(found, key=lambda each: (place[each.row.stage_id].position, each.row.step, each.row.id), reverse=True)
@@ -63,18 +64,3 @@ def _saved(names: Sequence[Checkpoint], stage: Stage, best: set[int], last: set[
 
 def _precedence(row: Checkpoint) -> tuple[int, int]:
     return ORDER.index(row.kind) if row.kind in ORDER else len(ORDER), -row.attempt
-
-
-def _best(rows: Iterable[Checkpoint], stages: Iterable[StageRun]) -> set[int]:
-    """What a stage has named its best, or calls so while it trains."""
-    named = {stage.id: stage.best_checkpoint_id for stage in stages if stage.best_checkpoint_id}
-    return set(named.values()) | _newest([row for row in rows if row.stage_id not in named], "best")
-
-
-def _newest(rows: Iterable[Checkpoint], kind: str) -> set[int]:
-    """The rows that bear this name in the newest attempt of their stage to have written one."""
-    newest: dict[int, Checkpoint] = {}
-    for row in sorted(rows, key=lambda row: (row.attempt, row.id)):
-        if row.kind == kind:
-            newest[row.stage_id] = row
-    return {row.id for row in newest.values()}

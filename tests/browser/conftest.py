@@ -26,6 +26,7 @@ PICTURES = os.environ.get("PANOLLAVA_PICTURES")
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
+    """Like Redis and PostgreSQL a program that a contributor may lack, so its tests are skipped by name; `.ci/run` installs it."""
     if PROGRAM is None:
         pytest.skip("no Chromium: neither PANOLLAVA_TEST_CHROMIUM nor chromium on the PATH")
     with sync_playwright() as playwright:
