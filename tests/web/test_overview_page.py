@@ -55,9 +55,9 @@ def test_workers_are_there_with_their_devices_and_what_they_are_at(house):
 def test_a_silent_worker_is_called_silent_and_the_page_says_that_none_is_running(house):
     house.submit()
     house.claim()
-    silence(house, 31)
+    silence(house, 31 * 60)
     html = piece(house, "workers")
-    assert "silent" in html and "31 s ago" in html
+    assert "silent" in html and "31 min ago" in html
     assert "No worker is running. Start one: <code>panollava worker</code>" in html
 
 
