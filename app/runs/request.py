@@ -1,5 +1,6 @@
 """What a run asks for, checked and made independent of where the server happens to stand. Reads files, writes nothing."""
 
+import os.path
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -109,9 +110,14 @@ def _path(settings: Settings, field: str, value: str | None) -> str | None:
     return value and str(allowed(settings, field, value))
 
 
+def is_directory(model: str) -> bool:
+    """Whether a model's name means a directory of this machine: it reads like a path, or there is one of that name."""
+    return model.startswith(("/", ".", "~")) or os.path.isdir(model)
+
+
 def model(settings: Settings, field: str, value: str) -> str:
     """A hub id stays what it is; a directory becomes absolute."""
-    if not value.startswith(("/", ".", "~")) and not Path(value).is_dir():
+    if not is_directory(value):
         return value
     path = allowed(settings, field, value)
     if not (path / "config.json").is_file():
