@@ -1,7 +1,7 @@
 """What a run's models look like, read from their `config.json` alone: in a local directory, or in the hub's cache. Torch-free."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from panollava.rundir import Architecture
 
 SIGLIP_DEFAULTS = {"model_type": "siglip_vision_model", "hidden_size": 768, "num_hidden_layers": 12, "image_size": 224, "patch_size": 16}
 """transformers' defaults, which the published SigLIP configs leave out."""
+VISION_TYPES = ("siglip", "siglip_vision_model")
 
 
 def of(config: RunConfig) -> Architecture | None:
@@ -35,6 +36,13 @@ def describe(config: RunConfig, vision: Mapping[str, Any], language: Mapping[str
         language_layers=language["num_hidden_layers"],
         resampler=config.resampler, resampler_width=config.resampler_width or vision["hidden_size"], pool=config.pool, views=config.views,
     )  # fmt: skip
+
+
+def part(model_type: str, architectures: Iterable[str]) -> str | None:
+    """The setting that a model whose config.json has these names is one for; None if it can be no part of a run."""
+    if model_type in VISION_TYPES:
+        return "vision_model"
+    return "language_model" if any(name.endswith("ForCausalLM") for name in architectures) else None
 
 
 def _config_json(model: str) -> dict[str, Any] | None:

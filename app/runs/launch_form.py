@@ -1,16 +1,17 @@
-"""A launch form as somebody fills it in: what stands in its fields, and the request that this is. Reads no files and no rows."""
+"""A launch form as somebody fills it in: what stands in its fields, and the request that this is. Opens no files, reads no rows."""
 
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.datastructures import ImmutableMultiDict
 
-from app.i18n import _
 from app.requests import digest
-from app.runs import launch_fields, request
+from app.runs import launch_fields, launch_weights, request
 from app.runs.launch import Error, nest
 from app.runs.launch_start import CONTINUE, Start
+from app.runs.launch_weights import LOCAL, PICKED, Weights
 from app.runs.schemas import RunRequest
 from panollava.config import RunConfig, flat, validated
 from panollava.errors import BadInput
@@ -26,19 +27,30 @@ class Draft:
 
     start: Start
     texts: dict[str, str]
-    """What stands in every field."""
+    """What stands in every input: one for each field, and those that `launch_weights` adds."""
     first: dict[str, str]
     """What stood in it at the start."""
+    weights: Weights
+    first_weights: Weights
     changed: list[str]
-    """Names of fields that say something else than at the start."""
-    picked: str
-    """The checkpoint chosen from the list, if it is in it; the one that was typed is `texts["init_from"]`."""
+    """Names of settings that are something else than at the start."""
+    checkpoint: str
+    """The path of the one to start from; empty if it is to be none."""
     priority: str
     key: str
     """Made when the form was shown, so that pressing twice is one request."""
     request: RunRequest
     errors: list[Error]
     """What only the form can know to be wrong."""
+
+    @property
+    def picked(self) -> str:
+        """The checkpoint chosen from the list, if it is in it; the one that was typed is `texts["init_from"]`."""
+        return self.texts[PICKED]
+
+    def input(self, setting: str) -> str:
+        """The input that a setting is taken from."""
+        return LOCAL.get(setting, setting) if self.weights is Weights.local else setting
 
     def request_key(self, config: RunConfig) -> str:
         """The same form saying the same is the same request; changed and sent again, it is another."""
@@ -47,22 +59,42 @@ class Draft:
 
 def read(start: Start, given: Given) -> Draft:
     """The form as given; where it says nothing, as at the start."""
-    first = launch_fields.texts(start.values)
-    texts = first | {name: _text(given, name) for name in launch_fields.fields() if name in given}
-    picked, typed = (_text(given, "start_from"), texts["init_from"]) if "start_from" in given else (texts["init_from"], "")
-    values = launch_fields.values(texts | {"init_from": typed or picked}, start.values)
+    first = launch_weights.with_directories(launch_fields.texts(start.values))
+    named = launch_weights.with_directories(first | _texts(given, launch_fields.fields()))
+    texts = named | _texts(given, LOCAL.values()) | _checkpoint(given, named["init_from"])
+    weights = _weights(start, texts, _text(given, "weights"))
+    settings = launch_weights.settings(weights, texts)
+    values = launch_fields.values(texts | settings, start.values)
     asked, errors = _request(start, values, _text(given, "priority"))
     return Draft(
         start=start,
-        texts=texts | {"init_from": typed},
+        texts=texts,
         first=first,
+        weights=weights,
+        first_weights=_weights(start, first),
         changed=[name for name, value in values.items() if value != start.values[name]],
-        picked=picked,
+        checkpoint=settings["init_from"],
         priority=_text(given, "priority") or "0",
         key=_text(given, "request_key")[:LONGEST_KEY] or secrets.token_hex(8),
         request=asked,
-        errors=errors + _start_errors(start, picked, typed),
+        errors=[*errors, *launch_weights.errors(weights, texts, values)],
     )
+
+
+def _weights(start: Start, texts: dict[str, str], chosen: str = "") -> Weights:
+    """The choice; where none is made, what the preset is about, or what stands in the inputs."""
+    if chosen in list(Weights):
+        return Weights(chosen)
+    return Weights.checkpoint if start.preset == CONTINUE else launch_weights.natural(texts)
+
+
+def _checkpoint(given: Given, named: str) -> dict[str, str]:
+    """A path that comes from elsewhere than the form may be one of the list."""
+    return _texts(given, (PICKED, "init_from")) if PICKED in given else {PICKED: named, "init_from": ""}
+
+
+def _texts(given: Given, names: Iterable[str]) -> dict[str, str]:
+    return {name: _text(given, name) for name in names if name in given}
 
 
 def _text(given: Given, name: str) -> str:
@@ -78,11 +110,3 @@ def _request(start: Start, values: dict[str, Any], priority: str) -> tuple[RunRe
         return validated(RunRequest, asked.model_dump() | {"priority": priority or 0}), []
     except BadInput as error:
         return asked, list(error.fields)
-
-
-def _start_errors(start: Start, picked: str, typed: str) -> list[Error]:
-    if picked and typed and picked != typed:
-        return [("init_from", _("Choose a checkpoint of the list or name a file, not both."))]
-    if start.preset == CONTINUE and not (picked or typed):
-        return [("init_from", _("Choose the checkpoint to continue from."))]
-    return []

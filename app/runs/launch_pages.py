@@ -17,6 +17,7 @@ from app.runs import launch, launch_data, launch_fields, launch_form, launch_sta
 from app.runs import service as runs
 from app.runs.launch import Error, Plan
 from app.runs.launch_form import Draft
+from app.runs.launch_weights import HUB_IDS, LOCAL
 from app.settings import Settings
 from panollava.config import validated
 from panollava.presets import STARTING_POINTS
@@ -107,6 +108,8 @@ def _render(frame: Frame, settings: Settings, draft: Draft, plan: Plan, status: 
         is_offered=any(offer.path == draft.picked for group in offers.values() for offer in group),
         presets=STARTING_POINTS,
         groups=launch_fields.groups(),
+        local_inputs=LOCAL,
+        hub_ids=HUB_IDS,
         recipes=RECIPES,
         suggestions=launch_data.suggestions(settings),
         differs=_differs(draft),
@@ -121,10 +124,10 @@ Told = tuple[str, str, str, str]
 
 
 def _told(draft: Draft, plan: Plan) -> Sequence[Told]:
-    return [_tell(error) for error in dict.fromkeys((*draft.errors, *plan.errors))]
+    return [_tell(draft, error) for error in dict.fromkeys((*draft.errors, *plan.errors))]
 
 
-def _tell(error: Error) -> Told:
+def _tell(draft: Draft, error: Error) -> Told:
     name, message = error
     if name == "priority":
         return name, "f-priority", _("Priority"), message
@@ -134,7 +137,7 @@ def _tell(error: Error) -> Told:
     if not name:
         return "", "", error[0], message
     field = known[name]
-    return name, f"f-{name}", f"{field.label}, {field.stage}" if field.stage else field.label, message
+    return name, f"f-{draft.input(name)}", f"{field.label}, {field.stage}" if field.stage else field.label, message
 
 
 def _by_field(told: Iterable[Told]) -> dict[str, str]:

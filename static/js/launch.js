@@ -42,6 +42,7 @@ function show(plan) {
   showErrors(plan.errors);
   showChanges(new Set(plan.changed));
   showOffers(plan.offers);
+  for (const model of models) form.elements[`local.${model}`].placeholder = form.elements[model].value;
   for (const words of document.querySelectorAll("[data-words]")) put(words, plan[words.dataset.words]);
   put(byId("differs"), plan.differs);
   put(byId("views"), plan.views);
@@ -63,16 +64,16 @@ function showErrors(errors) {
   for (const { field, message } of errors) wrong.set(field, [...(wrong.get(field) ?? []), message]);
   for (const control of controls) {
     const messages = wrong.get(control.dataset.field);
-    wrong.delete(control.dataset.field);
     control.classList.toggle("wrong", Boolean(messages));
     for (const input of control.querySelectorAll("[aria-describedby]")) setInvalid(input, Boolean(messages));
-    const place = byId(`e-${control.dataset.field}`);
+    const place = control.querySelector(".err");
     put(place, messages?.join("\n") ?? "");
     place.hidden = !messages;
     if (messages) control.closest("details")?.setAttribute("open", "");
   }
   if (errors.length === 0) return say(texts.fine, false);
   say(errors.length === 1 ? texts.one : fill(texts.many, { n: errors.length }), true, errors[0].anchor);
+  for (const control of controls) wrong.delete(control.dataset.field);
   for (const message of [...wrong.values()].flat()) byId("state").append(` ${message}`);
 }
 
@@ -109,11 +110,13 @@ function remember(changed) {
   const query = new URLSearchParams();
   for (const { name, value } of form.querySelectorAll("[data-origin]")) query.set(name, value);
   for (const field of changed) query.set(field, valueOf(field));
+  if (weights() !== start.dataset.weights || models.some((model) => changed.includes(model))) query.set("weights", weights());
   history.replaceState(history.state, "", `/runs/new?${query}`);
 }
 
 function valueOf(field) {
-  if (field === "init_from") return form.elements.init_from.value || form.elements.start_from.value;
+  if (field === "init_from") return checkpoint();
+  if (models.includes(field)) return modelOf(field);
   return new FormData(form).getAll(field).filter(Boolean).join(",");
 }
 
@@ -132,8 +135,35 @@ function drawChain() {
 }
 
 function startName() {
-  const path = form.elements.init_from.value || form.elements.start_from.value;
-  return path ? fill(chain.dataset.from, { checkpoint: path.split("/").pop() }) : chain.dataset.pretrained;
+  const path = checkpoint();
+  return path ? fill(chain.dataset.from, { checkpoint: path.split("/").pop() }) : chain.dataset[weights()];
+}
+
+// What it starts from: weights of the hub, of a local directory, or of a checkpoint
+
+const start = form.querySelector("[data-weights]");
+const models = ["vision_model", "language_model"];
+const weights = () => form.elements.weights.value;
+const checkpoint = () => (weights() === "checkpoint" ? form.elements.init_from.value || form.elements.start_from.value : "");
+const isPath = (text) => /^[/.~]/.test(text);
+let before = weights();
+
+/** A model has an input for its name and one for its directory, which holds where something stands in it. */
+function modelOf(model) {
+  return (weights() === "local" && form.elements[`local.${model}`].value) || form.elements[model].value;
+}
+
+/** Another choice takes the models along: what counted before stands in its inputs. The hub has no paths; it gets back the ids it can have. */
+function takeAlong(model) {
+  const [name, directory] = [form.elements[model], form.elements[`local.${model}`]];
+  if (before === "local") name.value = directory.value || name.value;
+  if (weights() === "local" && isPath(name.value)) directory.value = name.value;
+  if (weights() === "hub" && isPath(name.value)) name.value = name.closest("[data-hub]").dataset.hub;
+}
+
+function chooseWeights() {
+  models.forEach(takeAlong);
+  before = weights();
 }
 
 // Undo a change
@@ -141,8 +171,8 @@ function startName() {
 function reset(control) {
   const { field, first } = control.dataset;
   if (field === "init_from") startFrom(first);
-  else form.elements[field].value = first;
-  control.querySelector("input, select").focus();
+  else for (const each of controls) if (each.dataset.field === field) each.querySelector(".box input, .box select").value = each.dataset.first;
+  control.querySelector("[type=radio]:checked, .box input, .box select").focus();
   ask();
 }
 
@@ -151,6 +181,8 @@ function startFrom(path) {
   const isListed = [...list.options].some((option) => option.value === path);
   list.value = isListed ? path : "";
   form.elements.init_from.value = isListed ? "" : path;
+  form.elements.weights.value = start.dataset.weights;
+  chooseWeights();
 }
 
 // A checkpoint is picked from the list or typed: the later choice holds.
@@ -263,6 +295,7 @@ form.addEventListener("submit", () => sessionStorage.setItem("launch", JSON.stri
 
 // Begin
 
+for (const radio of form.elements.weights) radio.addEventListener("change", chooseWeights); // before anybody asks
 form.addEventListener("input", askSoon);
 form.addEventListener("change", askSoon);
 form.addEventListener("change", drawChain);

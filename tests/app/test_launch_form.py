@@ -1,6 +1,7 @@
 """The launch form's fields and what they come to: read off the schema, typed as text, sent as differences, previewed in a terminal's words."""
 
 import shlex
+from dataclasses import replace
 
 import pytest
 import typer
@@ -9,10 +10,11 @@ from hypothesis import strategies as st
 from starlette.datastructures import ImmutableMultiDict
 
 from app.runs import launch, launch_fields, launch_form, launch_start
+from app.runs.launch_weights import Weights
 from app.runs.schemas import RunRequest
 from panollava import cli
 from panollava.config import RunConfig, flat, parse
-from panollava.presets import PRESETS
+from panollava.presets import PRESETS, STARTING_POINTS
 from panollava.stages import Stage
 
 
@@ -86,6 +88,89 @@ def test_a_checkpoint_is_picked_or_typed_but_not_both(start):
     assert draft(start(), start_from="a.ckpt", init_from="").request.config == {"init_from": "a.ckpt"}
     assert draft(start(), start_from="", init_from="b.ckpt").request.config == {"init_from": "b.ckpt"}
     assert [field for field, _why in draft(start(), start_from="a.ckpt", init_from="b.ckpt").errors] == ["init_from"]
+
+
+HUB = ("google/siglip-base-patch16-224", "Qwen/Qwen2.5-0.5B")
+DEMO = tuple(STARTING_POINTS["demo"].values[model] for model in ("vision_model", "language_model"))
+
+
+def models(typed):
+    config = launch.plan(typed.request, "http://here").asked
+    return config.vision_model, config.language_model
+
+
+@pytest.mark.parametrize(
+    ("preset", "given", "weights"),
+    [
+        ("full", {}, "hub"), ("demo", {}, "local"), ("continue", {}, "checkpoint"), ("demo", {"init_from": "a.ckpt"}, "checkpoint"),
+        ("full", {"vision_model": "/some/where"}, "local"), ("demo", dict(zip(("vision_model", "language_model"), HUB, strict=True)), "hub"),
+        ("continue", {"weights": "hub"}, "hub"), ("demo", {"weights": "checkpoint"}, "checkpoint"),
+    ],
+)  # fmt: skip
+def test_what_it_starts_from_is_chosen_or_else_what_the_values_come_to(start, preset, given, weights):
+    assert draft(start(preset), **given).weights == weights
+
+
+def test_a_directory_of_the_config_stands_in_the_input_for_directories(start):
+    texts = draft(start(), vision_model="/some/where").texts
+    assert (texts["local.vision_model"], texts["local.language_model"]) == ("/some/where", "")
+
+
+def test_the_inputs_that_are_not_chosen_are_kept_and_count_for_nothing(start):
+    given = {"vision_model": "a/b", "local.vision_model": "/some/where", "start_from": "a.ckpt", "init_from": ""}
+    asked = {weights: draft(start(), weights=weights, **given) for weights in Weights}
+    assert asked["hub"].request.config == {"vision_model": "a/b"}
+    assert asked["local"].request.config == {"vision_model": "/some/where"}
+    assert asked["checkpoint"].request.config == {"vision_model": "a/b", "init_from": "a.ckpt"}
+    assert {tuple(each.texts[name] for name in given) for each in asked.values()} == {tuple(given.values())}
+
+
+def test_choosing_the_hub_leaves_the_checkpoint_that_the_form_began_with(start):
+    begun = replace(start(), values=start().values | {"init_from": "a.ckpt"})
+    typed = draft(begun, weights="hub")
+    assert (typed.first_weights, typed.changed, typed.request.config) == ("checkpoint", ["init_from"], {})
+
+
+def test_a_directory_under_hub_weights_is_told_at_its_field_with_what_to_do(start, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "eyes").mkdir(parents=True)
+    for path in ("models/eyes", str(tmp_path)):
+        ((field, why),) = draft(start(), weights="hub", vision_model=path).errors
+        assert field == "vision_model"
+        assert "Choose “Local directory” to start from it, or name a model of the hub, such as google/siglip" in why
+
+
+def test_an_emptied_hub_id_is_the_directory_of_the_start_and_says_so(start):
+    typed = draft(start("demo"), weights="hub", vision_model="", language_model="a/b")
+    assert [field for field, _why in typed.errors] == ["vision_model"]
+
+
+def test_a_local_directory_that_is_not_there_is_not_taken_for_a_hub_id(start):
+    typed = draft(start(), **{"weights": "local", "local.language_model": "models/none"})
+    assert typed.errors == [("language_model", "There is no directory models/none.")]
+
+
+def test_a_model_without_a_directory_stays_the_one_of_the_hub(start):
+    typed = draft(start(), **{"weights": "local", "local.vision_model": DEMO[0]})
+    assert (typed.errors, models(typed)) == ([], (DEMO[0], HUB[1]))
+
+
+def test_local_weights_need_one_directory(start):
+    assert [field for field, _why in draft(start(), weights="local").errors] == ["vision_model"]
+    assert draft(start("demo"), **{"weights": "local", "local.vision_model": "", "local.language_model": ""}).errors == []
+
+
+def test_a_checkpoint_keeps_the_models_wherever_they_are(start):
+    typed = draft(start("demo"), weights="checkpoint", start_from="a.ckpt")
+    assert (typed.errors, models(typed)) == ([], DEMO)
+
+
+def test_a_name_too_long_for_a_directory_is_none(start):
+    assert draft(start(), vision_model="a" * 300).weights == "hub"
+
+
+def test_to_start_from_a_checkpoint_needs_one(start):
+    assert draft(start(), weights="checkpoint").errors == [("init_from", "Choose the checkpoint to continue from.")]
 
 
 def test_to_continue_needs_a_checkpoint(start):

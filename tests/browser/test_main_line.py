@@ -62,6 +62,26 @@ def launch(page: Page, house: House, data: Path) -> None:
     page.wait_for_url(re.compile(r"/runs/\d+$"))
 
 
+def test_another_choice_of_weights_takes_the_models_along_and_is_in_the_address(tab: Tab, house: House) -> None:
+    page = tab.page
+    page.goto(f"{house.url}/runs/new?preset=demo")
+    name, directory = page.locator("[name=vision_model]"), page.locator("[name='local.vision_model']")
+    shipped = directory.input_value()
+    page.locator("label[for=f-weights-hub]").click()
+    expect(name).to_have_value("google/siglip-base-patch16-224")  # a path is none
+    expect(page.locator("#as-command code")).to_contain_text("--vision-model google/siglip-base-patch16-224")
+    page.locator("label[for=f-weights-local]").click()
+    expect(directory).to_have_value(shipped)
+    expect(page.locator("#as-command code")).not_to_contain_text("--vision-model")
+    page.locator("label[for=f-weights-checkpoint]").click()
+    expect(name).to_have_value(shipped)
+    expect(page.locator("#e-init_from")).to_have_text("Choose the checkpoint to continue from.")
+    expect(page).to_have_url(re.compile("weights=checkpoint"))
+    page.reload()
+    expect(page.locator("[name=weights][value=checkpoint]")).to_be_checked()
+    tab.check()
+
+
 def delays(page: Page, client: Client, run_id: int) -> list[float]:
     """Seconds between the moment a trainer appended a step's metrics and the moment the browser showed them, of ten seconds of steps."""
     figure = page.locator("figure[data-metric=train_loss]")

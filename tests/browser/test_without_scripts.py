@@ -43,6 +43,29 @@ def test_a_run_is_launched_read_and_stopped_without_a_script(plain: BrowserConte
     expect(page.locator("#head [role=status]")).to_contain_text(re.compile("Stop(ping|ped)"))
 
 
+def test_the_keys_choose_what_a_run_starts_from_and_the_rest_is_put_away(plain: BrowserContext, house: House) -> None:
+    page = plain.new_page()
+    page.goto(f"{house.url}/runs/new?preset=full")
+    inputs = {"hub": "vision_model", "local": "local.vision_model", "checkpoint": "start_from"}
+    page.get_by_role("radio", name="Hub weights").focus()
+    for weights, name in inputs.items():
+        expect(page.locator(f"[name=weights][value={weights}]")).to_be_checked()
+        expect(page.locator(f"[name='{name}']")).to_be_visible()
+        expect(page.locator("[name='local.language_model']")).to_be_visible(visible=weights == "local")
+        expect(page.locator("[name=start_from]")).to_be_visible(visible=weights == "checkpoint")
+        page.keyboard.press("ArrowRight")
+
+
+def test_a_directory_that_is_not_there_is_told_without_a_script(plain: BrowserContext, house: House) -> None:
+    page = plain.new_page()
+    page.goto(f"{house.url}/runs/new?preset=full&weights=local")
+    page.locator("[name='local.vision_model']").fill("models/nowhere")
+    page.locator("form#launch .act button.pri").click()
+    expect(page.locator("#summary")).to_contain_text("There is no directory models/nowhere.")
+    page.locator("#summary").get_by_role("link", name="Vision model").click()
+    expect(page.locator("[name='local.vision_model']")).to_be_focused()
+
+
 @pytest.mark.parametrize("path", PAGES)
 def test_a_page_says_what_it_is_about(plain: BrowserContext, house: House, path: str) -> None:
     page = plain.new_page()

@@ -9,6 +9,7 @@ from fastapi.testclient import TestClient
 from app.access import sessions
 from app.access.permissions import COOKIE
 from app.models import Job, JobStatus, Run
+from app.runs.request import MODELS
 from panollava import architecture, rundir
 from panollava.config import parse
 from panollava.events import CheckpointSaved
@@ -48,7 +49,7 @@ class Form(HTMLParser):
         self.inputs[name] = found
         self._select = name
         values = self.sent.setdefault(name, [])
-        if tag == "input" and (found.get("type") != "checkbox" or "checked" in found):
+        if tag == "input" and (found.get("type") not in ("checkbox", "radio") or "checked" in found):
             values.append(found.get("value", ""))
 
 
@@ -156,7 +157,41 @@ def test_data_below_the_roots_is_offered_and_not_filled_in(house):
         assert (Form(text).inputs[name]["list"], Form(text).sent[name]) == (f"d-{name}", [""])
 
 
+def test_model_directories_below_the_roots_are_offered_by_what_they_can_be(house):
+    configs = {
+        "eyes": '{"model_type": "siglip", "vision_config": {}}', "tongue": '{"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}',
+        "ears": '{"model_type": "whisper", "architectures": ["WhisperForConditionalGeneration"]}', "run": '{"name": "vlm"}', "broken": "{",
+    }  # fmt: skip
+    for name, text in configs.items():
+        directory = house.settings.home / "models" / name
+        directory.mkdir(parents=True)
+        (directory / "config.json").write_text(text)
+    form = house.browser.get("/runs/new").text
+    for name, found in (("local.vision_model", "eyes"), ("local.language_model", "tongue")):
+        assert f'<datalist id="d-{name}"><option value="{house.settings.home}/models/{found}"></option></datalist>' in form
+        assert (Form(form).inputs[name]["list"], Form(form).sent[name]) == (f"d-{name}", [""])
+
+
 # What is wrong
+
+
+def test_a_directory_without_a_model_is_told_at_the_input_it_was_typed_into(house, typed):
+    form = typed("preset=full", weights="local") | {"local.vision_model": str(house.settings.home)}
+    answer = house.browser.post("/runs/new", data=form)
+    again = Form(answer.text)
+    assert answer.status_code == 422
+    assert "is no model directory: it has no config.json" in answer.text
+    assert again.inputs["local.vision_model"]["aria-invalid"] == "true"
+    assert "#f-local.vision_model" in again.links and "#f-vision_model" not in again.links
+    assert (again.sent["weights"], again.sent["local.vision_model"]) == (["local"], [str(house.settings.home)])
+
+
+def test_a_directory_where_a_hub_id_should_be_queues_nothing(house, typed):
+    answer = house.browser.post("/runs/new", data=typed(weights="hub"))
+    assert answer.status_code == 422
+    assert "#f-vision_model" in Form(answer.text).links
+    assert answer.text.count("This names a directory of this machine.") == 6  # in the summary and at both inputs of both models
+    assert house.count(Run) == 0
 
 
 def test_every_error_is_told_at_its_field_and_what_was_typed_is_kept(house, typed):
@@ -244,6 +279,23 @@ def test_a_run_goes_on_from_a_checkpoint_with_the_next_stage(house, page):
     assert [(stage["stage"], stage["init_checkpoint"]) for stage in stages] == [("resampler", str(best))]
 
 
+def test_a_form_begins_with_the_choice_that_its_values_come_to(house, page):
+    number, _best = trained(house)
+    begun = {query: page(query).sent["weights"] for query in ("preset=full", f"from={number}", "checkpoint=1", "preset=continue")}
+    assert begun == {"preset=full": ["hub"], f"from={number}": ["local"], "checkpoint=1": ["checkpoint"], "preset=continue": ["checkpoint"]}
+
+
+def test_the_command_that_was_previewed_is_what_is_submitted_from_a_local_directory(house, typed):
+    form = typed("preset=full", weights="local") | {f"local.{model}": STARTING_POINTS["demo"].values[model] for model in MODELS}
+    plan = house.browser.post("/runs/new/plan", data=form).json()
+    assert plan["errors"] == []
+    assert plan["changed"] == ["vision_model", "language_model", "csv_train", "csv_val"]
+    house.browser.post("/runs/new", data=form)
+    for model in MODELS:
+        assert the_run(house).config[model] == form[f"local.{model}"]
+        assert f"--{model.replace('_', '-')} {form[f'local.{model}']}" in plan["command"]
+
+
 def test_a_checkpoint_that_is_not_there_is_not_found(house):
     assert house.browser.get("/runs/new?checkpoint=7").status_code == 404
     assert house.browser.get("/runs/new?from=7").status_code == 404
@@ -258,13 +310,13 @@ def test_a_checkpoint_that_fits_is_offered_and_one_that_does_not_is_disabled(hou
 
 def test_a_checkpoint_of_a_later_stage_or_of_other_models_is_refused_with_the_reason(house, typed):
     path = house.checkpoint("later.ckpt")
-    told = house.browser.post("/runs/new/plan", data=typed(init_from=str(path))).json()["errors"]
+    told = house.browser.post("/runs/new/plan", data=typed(weights="checkpoint", init_from=str(path))).json()["errors"]
     assert [error["field"] for error in told] == ["init_from"]
     assert "made with another architecture" in told[0]["message"]
     _number, best = trained(house)
     note = rundir.read_note(best).model_copy(update={"stage": Stage.finetune})
     rundir.note_path(best).write_text(note.model_dump_json())
-    told = house.browser.post("/runs/new/plan", data=typed(init_from=str(best))).json()["errors"]
+    told = house.browser.post("/runs/new/plan", data=typed(weights="checkpoint", init_from=str(best))).json()["errors"]
     assert "is of stage finetune, which cannot start the earlier stage vision" in told[0]["message"]
 
 
@@ -292,7 +344,7 @@ def test_the_script_is_told_which_checkpoints_fit_what_is_typed(house, typed):
     _number, best = trained(house)
     offers = house.browser.post("/runs/new/plan", data=typed()).json()["offers"]
     assert offers == {str(best): ""}
-    wider = house.browser.post("/runs/new/plan", data=typed(vision_model=str(other_model(house)))).json()["offers"]
+    wider = house.browser.post("/runs/new/plan", data=typed(**{"local.vision_model": str(other_model(house))})).json()["offers"]
     assert "vision_width" in wider[str(best)]
 
 
