@@ -9,7 +9,7 @@ from http import HTTPStatus
 
 from fastapi import Request, Response
 
-from app.access.permissions import COOKIE
+from app.access import cookies
 from app.i18n import _
 from app.pages import NAVIGATION, html
 
@@ -45,7 +45,7 @@ def render(request: Request, status: int, detail: str) -> Response:
 
 def _is_signed_in(request: Request, status: int) -> bool:
     """As far as this browser knows. Whether its session still lives is in the database, and the frame shows nothing that is in there."""
-    return COOKIE in request.cookies and status != HTTPStatus.UNAUTHORIZED
+    return cookies.session(request) in request.cookies and status != HTTPStatus.UNAUTHORIZED
 
 
 def _way_out(request: Request) -> WayOut:
