@@ -1,15 +1,14 @@
 """Paths that users name. Each must lie below a directory that this installation opens to them, wherever its symbolic links lead."""
 
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 
 import panollava
 from app.errors import Forbidden, Invalid
-from app.i18n import _
+from app.i18n import _, ngettext
 from app.settings import Settings
-from panollava.data.table import Row, resolve_image
-from panollava.errors import BadInput
+from panollava.data.index import locate
+from panollava.data.table import Problem, Row, listed
 
 SHIPPED = Path(panollava.__file__).resolve().parent
 """The package itself: its demo models may be named like any other."""
@@ -21,25 +20,28 @@ def allowed(settings: Settings, field: str, value: str) -> Path:
         path = Path(value).expanduser().resolve()
     except (OSError, RuntimeError, ValueError) as error:
         raise Invalid(_("{field}: {value!r} is no path ({error}).").format(field=field, value=value, error=error)) from None
+    if reason := why_closed(settings, path):
+        raise Forbidden(f"{field}: {path} {reason}.")
+    return path
+
+
+def why_closed(settings: Settings, path: Path) -> str:
+    """Why users may not have a path, which is free of symbolic links; empty when they may."""
     roots = [*settings.roots, settings.artifacts]
     if any(path.is_relative_to(root) for root in [*roots, SHIPPED]):
-        return path
-    raise Forbidden(
-        _("{field}: {path} lies outside the directories open to users: {roots}. PANOLLAVA_ROOTS names more.").format(
-            field=field, path=path, roots=", ".join(map(str, roots))
-        )
-    )
+        return ""
+    return _("lies outside the directories open to users ({roots}; PANOLLAVA_ROOTS adds to them)").format(roots=", ".join(map(str, roots)))
 
 
-def check_images(settings: Settings, rows: Iterable[Row], table: Path, image_root: str | None) -> None:
-    """Raises Forbidden for a row whose image lies elsewhere. One that cannot be found is the trainer's to name, with all the others."""
-    checked: set[str] = set()
-    for row in rows:
-        if row.url in checked:
-            continue
-        checked.add(row.url)
-        with suppress(BadInput):
-            allowed(settings, f"{table}:{row.line}:url", str(resolve_image(row.url, table, Path(image_root) if image_root else None)))
+def check_images(settings: Settings, rows: Sequence[Row], table: Path, image_root: str | None) -> None:
+    """Raises Forbidden naming the rows whose image lies elsewhere. One that cannot be found is the trainer's to name, with all the others."""
+    paths, _missing = locate(rows, table, Path(image_root) if image_root else None)
+    closed = {url: reason for url, path in paths.items() if (reason := why_closed(settings, path))}
+    wrong = [Problem(row.line, "url", row.url) for row in rows if row.url in closed]
+    if wrong:
+        text = ngettext("{n} row of {table} shows an image that {why}:", "{n} rows of {table} show an image that {why}:", len(wrong))
+        head = text.format(n=f"{len(wrong):,}", table=table, why=closed[wrong[0].message])
+        raise Forbidden("\n".join([head, listed([problem.at(table) for problem in wrong])]))
 
 
 def free_directory(path: Path) -> Path:

@@ -14,9 +14,10 @@ from pydantic import BaseModel
 from sqlalchemy.exc import DataError, OperationalError
 from starlette.exceptions import HTTPException
 
+from app import problem_page
 from app.errors import AppError, Unauthorized, status_of
 from app.i18n import _
-from app.pages import html, is_page
+from app.pages import is_page
 from panollava.errors import BadInput
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ def problem(request: Request, status: int, detail: str, errors: Sequence[FieldPr
         if status == HTTPStatus.UNAUTHORIZED and request.method == "GET":
             asked = request.url.path + (f"?{request.url.query}" if request.url.query else "")
             return RedirectResponse("/sign-in" if asked == "/" else f"/sign-in?next={quote(asked, safe='')}", 303)
-        return html(request, "problem.html", status, title=HTTPStatus(status).phrase, detail=detail)
+        return problem_page.render(request, status, detail)
     body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, instance=request.url.path, errors=list(errors))
     return ProblemResponse(body.model_dump(), status, headers)
 

@@ -7,14 +7,11 @@ from urllib.parse import urlencode, urlsplit
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
-from app.access import sessions
-from app.access.permissions import COOKIE, READ, check_origin
+from app.access import cookies, sessions
+from app.access.permissions import READ, check_origin
 from app.deps import SessionDep
 from app.errors import Unauthorized
 from app.pages import html
-
-KEY = "panollava_key"
-"""A cookie that the sign-in page alone is sent: the key of a link on its way to being used."""
 
 router = APIRouter(include_in_schema=False)
 
@@ -26,16 +23,15 @@ def show_sign_in(request: Request, session: SessionDep, key: str = "", next: str
     if key:
         return _put_aside(request, key, _local(next))
     with suppress(Unauthorized):
-        sessions.find(session, request.cookies.get(COOKIE, ""))
+        sessions.find(session, request.cookies.get(cookies.session(request), ""))
         return RedirectResponse(_local(next), 303)
-    return html(request, "sign_in.html", has_key=KEY in request.cookies, next=_local(next), error=None)
+    return html(request, "sign_in.html", has_key=cookies.key(request) in request.cookies, next=_local(next), error=None)
 
 
 def _put_aside(request: Request, key: str, next: str) -> Response:
     answer = RedirectResponse("/sign-in" if next == "/" else f"/sign-in?{urlencode({'next': next})}", 303, {"Referrer-Policy": "no-referrer"})
-    answer.set_cookie(
-        KEY, key, max_age=int(sessions.LINK_LIVES.total_seconds()), path="/sign-in", httponly=True, samesite="lax", secure=_tls(request)
-    )
+    lives = int(sessions.LINK_LIVES.total_seconds())
+    answer.set_cookie(cookies.key(request), key, lives, path="/sign-in", httponly=True, samesite="lax", secure=cookies.is_tls(request))
     return answer
 
 
@@ -44,27 +40,23 @@ def sign_in(request: Request, session: SessionDep, key: Annotated[str, Form()] =
     """With the key that the form has, or that a link has left with this browser."""
     check_origin(request)
     try:
-        secret = sessions.open_session(session, key.strip() or request.cookies.get(KEY, ""))
+        secret = sessions.open_session(session, key.strip() or request.cookies.get(cookies.key(request), ""))
     except Unauthorized as error:
         answer: Response = html(request, "sign_in.html", error.status, has_key=False, next=_local(next), error=str(error))
     else:
         answer = RedirectResponse(_local(next), 303)
         lives = int(sessions.SESSION_LIVES.total_seconds())
-        answer.set_cookie(COOKIE, secret, max_age=lives, httponly=True, samesite="lax", secure=_tls(request))
-    answer.delete_cookie(KEY, path="/sign-in")
+        answer.set_cookie(cookies.session(request), secret, lives, httponly=True, samesite="lax", secure=cookies.is_tls(request))
+    answer.delete_cookie(cookies.key(request), path="/sign-in")
     return answer
 
 
 @router.post("/sign-out", dependencies=[READ])
 def sign_out(request: Request, session: SessionDep) -> Response:
-    sessions.close(session, request.cookies.get(COOKIE, ""))
+    sessions.close(session, request.cookies.get(cookies.session(request), ""))
     answer = RedirectResponse("/sign-in", 303)
-    answer.delete_cookie(COOKIE)
+    answer.delete_cookie(cookies.session(request))
     return answer
-
-
-def _tls(request: Request) -> bool:
-    return request.url.scheme == "https"
 
 
 def _local(url: str) -> str:

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from app.access import cookies, sessions
 from app.access import service as access
-from app.access import sessions
 from app.access.scope import Scope
 from app.deps import StateDep
 from app.errors import Forbidden, Unauthorized
@@ -27,7 +27,6 @@ class Actor:
     scope: Scope
 
 
-COOKIE = "panollava_session"
 StillAllowed = Callable[[], Awaitable[bool]]
 SAFE = ("GET", "HEAD", "OPTIONS")
 
@@ -48,7 +47,7 @@ def identify(request: Request, state: StateDep, bearer: Annotated[HTTPAuthorizat
 
 
 def _browser(request: Request, state: StateDep) -> Actor:
-    if (secret := request.cookies.get(COOKIE)) is None:
+    if (secret := request.cookies.get(cookies.session(request))) is None:
         if "HX-Request" in request.headers:
             raise Unauthorized(_("This browser is signed out. Reload the page to sign in."))
         raise Unauthorized(_("This needs a token, sent as `Authorization: Bearer pl_...`; `panollava token create` makes one."))

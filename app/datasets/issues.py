@@ -12,11 +12,12 @@ SHOWN = 200
 """Issues that a page lists; the rest are counted."""
 
 CELLS, OTHER = "cells", "other"
-UNSEEN = ("missing", "unreadable")
+UNSEEN = ("missing", "closed", "unreadable")
 """Kinds of which there is no picture to show."""
 MARKS = (
     ("no such file below", "missing"),
     ("remote images are not read", "missing"),
+    ("lies outside the directories open to users", "closed"),
     ("the 2:1 of a whole panorama", "aspect"),
     ("the same image, query and annotation as in line", "repeated"),
     (": also in ", "shared"),
@@ -25,6 +26,7 @@ MARKS = (
 """A piece of the sentence -> its kind. A test holds them against what the check really says."""
 KINDS = {
     "missing": _("Image missing"),
+    "closed": _("Image not open"),
     "unreadable": _("Image unreadable"),
     "aspect": _("Not 2:1"),
     CELLS: _("Row not in order"),

@@ -3,14 +3,14 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.errors import Invalid, NotFound
 from app.i18n import _
-from app.paths import allowed, check_images
+from app.paths import allowed, why_closed
 from app.settings import Settings
 from panollava.data.check import SPLITS, Report, check_table
 from panollava.data.index import OnProgress
@@ -63,14 +63,14 @@ class Checked(Report):
 def check(settings: Settings, question: Question, on_progress: OnProgress | None = None) -> Checked:
     """Decode every image of a table. `on_progress` may raise, which ends the check.
 
-    Raises Forbidden for a path or an image outside the roots, Invalid or BadInput for a table that cannot be read.
+    An image outside the roots is an error of its row and is not opened. Raises Forbidden for a path there, Invalid or BadInput for a table
+    that cannot be read.
     """
     question = located(settings, question)
     path, root = _paths(question)
     at = datetime.now(UTC)
     rows, _problems = scan(path, question.need_annotation)
-    check_images(settings, rows, path, question.image_root)
-    report = check_table(path, root, question.need_annotation, on_progress)
+    report = check_table(path, root, question.need_annotation, on_progress, partial(why_closed, settings))
     return Checked(**dict(report), question=question, checked_at=at, splits=list(_splits(settings, path)), first=_first(rows, report.errors))
 
 

@@ -1,6 +1,7 @@
 """What a person reads of a trainer's output: lines without colours and cursor moves, progress bars in their last state, levels.
 
-The bytes in the database stay as they came. static/js/log-text.js does the same for the log dock, with colours.
+The bytes in the database stay as they came. static/js/log-text.js does the same for the log dock, with colours; what tells a level it is
+given from here.
 """
 
 import re
@@ -37,12 +38,15 @@ class Level(StrEnum):
 
 
 _RANK = r"^(?:\[\w+\]: ?)?"  # torchrun says which process printed a line
-_SAYS = {
-    Level.error: re.compile(
-        rf"\b(?:ERROR|CRITICAL)\b|\bTraceback \(most recent call last\)|{_RANK}(?:\d\d:\d\d:\d\d [EC] |[\w.]*(?:Error|Exception)(?::|$))"
+PATTERNS = (
+    (
+        Level.error,
+        rf"\b(?:ERROR|CRITICAL)\b|\bTraceback \(most recent call last\)|{_RANK}(?:\d\d:\d\d:\d\d [EC] |[\w.]*(?:Error|Exception)(?::|$))",
     ),
-    Level.warning: re.compile(rf"\bWARN(?:ING)?\b|\b\w*Warning: |{_RANK}\d\d:\d\d:\d\d W "),
-}
+    (Level.warning, rf"\bWARN(?:ING)?\b|\b\w*Warning: |{_RANK}\d\d:\d\d:\d\d W "),
+)
+"""What a line of a level holds; the first that is found counts. Browsers read them too, so they hold only what JavaScript has as well."""
+_SAYS = {level: re.compile(pattern, re.ASCII) for level, pattern in PATTERNS}  # as in JavaScript, \w and \d are ASCII
 _HINTS = {Level.error: ("ERROR", "CRITICAL", "Error", "Exception", "Traceback", " E ", " C "), Level.warning: ("WARN", "Warning: ", " W ")}
 """One of them is in every line that says its level."""
 

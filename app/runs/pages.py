@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app.access.permissions import READ, Launcher
 from app.deps import BellDep, SessionDep
+from app.logs import plain
 from app.logs import service as logs
 from app.models import Job
 from app.pages import FrameDep, redirect
@@ -49,7 +50,7 @@ def show_run(
         return frame.render(f"runs/_{part}.html", view=view, **state)
     logged = view.logged(log_stage)
     log = _log(frame.session, logged, line) if logged else None
-    return frame.render("runs/show.html", view=view, log_stage=log_stage, log=log, **state)
+    return frame.render("runs/show.html", view=view, log_stage=log_stage, log=log, level_patterns=plain.PATTERNS, **state)
 
 
 def _address(request: Request) -> Callable[..., str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from panollava.data.images import ASPECT_WARNING, BadImage, off_aspect
-from panollava.data.index import OnProgress, decode, locate, unusable
+from panollava.data.index import OnProgress, WhyClosed, decode, locate, unusable
 from panollava.data.table import Problem, Row, listed, normalised, scan
 from panollava.errors import BadInput
 
@@ -49,10 +49,16 @@ class Report(BaseModel):
         ])  # fmt: skip
 
 
-def check_table(csv: Path, image_root: Path | None = None, need_annotation: bool = True, on_progress: OnProgress | None = None) -> Report:
-    """Read every row and decode every image. Raises BadInput only for a file that is no CSV."""
+def check_table(
+    csv: Path,
+    image_root: Path | None = None,
+    need_annotation: bool = True,
+    on_progress: OnProgress | None = None,
+    why_closed: WhyClosed | None = None,
+) -> Report:
+    """Read every row and decode every image that is not closed to us. Raises BadInput only for a file that is no CSV."""
     rows, errors = scan(csv, need_annotation)
-    paths, missing = locate(rows, csv, image_root)
+    paths, missing = locate(rows, csv, image_root, why_closed)
     images = list(dict.fromkeys(paths.values()))
     decoded = dict(zip(images, decode(images, on_progress), strict=True))
     bad, odd = _look_at_images(rows, paths, missing, decoded)

@@ -12,6 +12,8 @@ from panollava.views import Image
 
 OnProgress = Callable[[int, int], None]
 """(images done, images in all), in the caller's thread."""
+WhyClosed = Callable[[Path], str]
+"""Why a file may not be opened; empty when it may."""
 Keep = Callable[[int, Image], None]
 """(image number, decoded panorama), in threads of the pool, several at once, each image once and in no fixed order."""
 
@@ -68,14 +70,19 @@ def _refuse(csv: Path, good: int, bad: Sequence[Problem], max_bad_frac: float) -
     raise BadInput("\n".join([head, listed([problem.at(csv) for problem in bad])]))
 
 
-def locate(rows: Sequence[Row], csv: Path, image_root: Path | None) -> tuple[dict[str, Path], dict[str, str]]:
-    """The file behind each different url, and why there is none for the others."""
+def locate(rows: Sequence[Row], csv: Path, image_root: Path | None, why_closed: WhyClosed | None = None) -> tuple[dict[str, Path], dict[str, str]]:
+    """The file behind each different url, and why there is none for the others, or none that may be opened."""
     paths, reasons = {}, {}
     for url in dict.fromkeys(row.url for row in rows):
         try:
-            paths[url] = resolve_image(url, csv, image_root)
+            path = resolve_image(url, csv, image_root)
         except BadInput as error:
             reasons[url] = str(error)
+            continue
+        if reason := why_closed(path) if why_closed else "":
+            reasons[url] = f"{url}: {reason}"
+        else:
+            paths[url] = path
     return paths, reasons
 
 

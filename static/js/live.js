@@ -54,9 +54,11 @@ function hear(message) {
   if (event.run_id !== null) ring(`live-${event.kind}-${event.run_id}`);
 }
 
-let known = Number(document.body.dataset.lastEvent); // everything up to this event is in the page
+const { lastEvent } = document.body.dataset; // the page of a problem has none, and nothing in it that could change
+let known = Number(lastEvent); // everything up to this event is in the page
 
 function connect() {
+  if (lastEvent === undefined) return () => {};
   if (!window.SharedWorker) return new LiveSource().listen(known, hear);
   const worker = new SharedWorker(document.body.dataset.liveWorker, { type: "module", name: "panollava-live" });
   worker.port.onmessage = ({ data }) => hear(data);

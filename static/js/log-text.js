@@ -8,14 +8,6 @@ const COLOUR = /^\x1b\[[\d;]*m$/;
 const TIME = /^\d\d:\d\d:\d\d /;
 const LONGEST = 10000; // characters of a line that are shown
 
-const RANK = String.raw`^(?:\[\w+\]: ?)?`;
-const SAYS = {
-  error: new RegExp(
-    String.raw`\b(?:ERROR|CRITICAL)\b|\bTraceback \(most recent call last\)|${RANK}(?:\d\d:\d\d:\d\d [EC] |[\w.]*(?:Error|Exception)(?::|$))`,
-  ),
-  warning: new RegExp(String.raw`\bWARN(?:ING)?\b|\b\w*Warning: |${RANK}\d\d:\d\d:\d\d W `),
-};
-
 /** Text without what steers a terminal; carriage returns stay. */
 export const strip = (text) => text.replace(CONTROL, "");
 
@@ -25,8 +17,11 @@ export function shown(line) {
   return states.findLast((state) => strip(state)) ?? "";
 }
 
-/** "error", "warning" or null, by what a line without colours says. */
-const levelOf = (text) => Object.keys(SAYS).find((level) => SAYS[level].test(text)) ?? null;
+/** The function that says "error", "warning" or null of a line without colours, made from the patterns of app/logs/plain.py. */
+export function levelTeller(patterns) {
+  const says = patterns.map(([level, pattern]) => [level, new RegExp(pattern)]);
+  return (text) => says.find(([, pattern]) => pattern.test(text))?.[0] ?? null;
+}
 
 /** Colours and weights as classes: a page of ours allows no style of its own in an element. */
 class Painter extends AnsiUp {
@@ -53,7 +48,7 @@ painter.use_classes = true;
 const painted = (text) => painter.ansi_to_html(`\x1b[0m${text}`);
 
 /** A raw line as { html, level }. The time in front of it can be hidden where there is little room. */
-export function paint(line) {
+export function paint(line, levelOf) {
   const end = shown(line);
   const cut = end.length > LONGEST ? `${end.slice(0, LONGEST)}\x1b[0m …` : end;
   const time = TIME.exec(cut)?.[0] ?? "";

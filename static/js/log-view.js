@@ -8,9 +8,9 @@ const MOST = 500;
 const EDGE = 600; // pixels from an end at which more is brought
 
 export class View {
-  /** `older` and `newer` bring more to hold; `leave` is told that the reader scrolled away from the end. */
-  constructor(box, { older, newer, leave }) {
-    Object.assign(this, { box, older, newer, leave });
+  /** `older` and `newer` bring more to hold; `leave` is told that the reader scrolled away from the end; `levelOf` knows a line's level. */
+  constructor(box, { older, newer, leave, levelOf }) {
+    Object.assign(this, { box, older, newer, leave, levelOf });
     this.list = box.firstElementChild;
     this.follow = true;
     this.wanted = ""; // text to mark
@@ -92,7 +92,7 @@ export class View {
   }
 
   write(row, text) {
-    const { html, level } = paint(text);
+    const { html, level } = paint(text, this.levelOf);
     row.text = text;
     row.node.className = level ?? "";
     row.node.innerHTML = html || "\n";

@@ -13,6 +13,7 @@ import { reason } from "./app.js";
 import { Header } from "./log-header.js";
 import { Held, PIECE } from "./log-held.js";
 import { Search } from "./log-search.js";
+import { levelTeller } from "./log-text.js";
 import { View } from "./log-view.js";
 import { fill } from "./words.js";
 
@@ -42,7 +43,12 @@ class Dock {
     this.isDue = true; // what was chosen is to be opened
     this.reads = Promise.resolve();
     this.header = new Header(element, runId, this.texts);
-    this.view = new View(this.part("box"), { older: () => this.bring("older"), newer: () => this.bring("newer"), leave: () => this.setFollow(false) });
+    this.view = new View(this.part("box"), {
+      older: () => this.bring("older"),
+      newer: () => this.bring("newer"),
+      leave: () => this.setFollow(false),
+      levelOf: levelTeller(JSON.parse(element.dataset.levels)),
+    });
     this.search = new Search(this);
     this.bind();
     this.begin();

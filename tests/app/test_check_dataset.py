@@ -17,6 +17,8 @@ from app.datasets.issues import issues, kind_of, unseen
 from app.datasets.service import Checked, Question
 from app.errors import Conflict, Forbidden, Invalid, NotFound
 from app.settings import Settings
+from panollava.data import index
+from panollava.data.images import load_panorama
 from panollava.errors import BadInput
 
 HEAD = "url,query,annotation\n"
@@ -87,17 +89,18 @@ def test_every_sentence_of_a_check_is_of_a_kind(settings, root):
     (root / "torn.jpg").write_bytes((root / "a.jpg").read_bytes()[:300])
     (root / "text.jpg").write_text("no image")
     rows = "a.jpg,q,a\na.jpg,q,a\nb.jpg,,a\nnowhere.jpg,q,a\nhttp://x.org/a.jpg,q,a\n"
-    rows += "odd.png,q,a\nsquare.png,q,a\ntorn.jpg,q,a\ntext.jpg,q,a\nb.jpg,q,a, b\n"
+    rows += "odd.png,q,a\nsquare.png,q,a\ntorn.jpg,q,a\ntext.jpg,q,a\nb.jpg,q,a, b\n../private.jpg,q,a\n"
+    Image.new("RGB", (64, 32)).save(root.parent / "private.jpg")
     table(root, "a.jpg,q,a\n", "valid.csv")
     (root / "test.csv").write_bytes(b"\xff")
     report = check(settings, table(root, rows))
     assert {each.line: kind_of(each, is_error=True) for each in report.errors} == {
-        4: "cells", 5: "missing", 6: "missing", 8: "aspect", 9: "unreadable", 10: "unreadable", 11: "cells",
+        4: "cells", 5: "missing", 6: "missing", 8: "aspect", 9: "unreadable", 10: "unreadable", 11: "cells", 12: "closed",
     }  # fmt: skip
     kinds = [(each.line, kind_of(each, is_error=False)) for each in report.warnings]
     assert sorted(kinds) == [(1, "other"), (2, "shared"), (3, "repeated"), (7, "aspect")]
-    assert unseen(report) == {5, 6, 9, 10}
-    assert {sight.line for sight in report.first if sight.problem} == {5, 6, 8, 9, 10}
+    assert unseen(report) == {5, 6, 9, 10, 12}
+    assert {sight.line for sight in report.first if sight.problem} == {5, 6, 8, 9, 10, 12}
 
 
 def test_issues_are_shown_by_kind_and_long_lists_are_cut(settings, root):
@@ -146,11 +149,17 @@ def test_an_image_root_must_be_an_open_directory(settings, root):
         check(settings, csv, image_root=str(root / "a.jpg"))
 
 
-def test_a_table_cannot_show_images_from_elsewhere(settings, root):
+def test_images_from_elsewhere_are_errors_of_their_rows_and_no_file_of_them_is_opened(settings, root, monkeypatch):
     Image.new("RGB", (64, 32)).save(root.parent / "private.jpg")
-    csv = table(root, "a.jpg,q,a\n../private.jpg,q,a\n")
-    with pytest.raises(Forbidden, match=r"train\.csv:3:url"):
-        check(settings, csv)
+    (root / "link.jpg").symlink_to(root.parent / "private.jpg")
+    opened = []
+    monkeypatch.setattr(index, "load_panorama", lambda path: (opened.append(path), load_panorama(path))[1])
+    csv = table(root, "../private.jpg,q,a\na.jpg,q,a\nlink.jpg,q,a\n../private.jpg,r,a\nnowhere.jpg,q,a\nb.jpg,q,a\n")
+    report = check(settings, csv)
+    assert [(each.line, each.column) for each in report.errors] == [(2, "url"), (4, "url"), (6, "url")]
+    closed = f"lies outside the directories open to users ({root}, {settings.artifacts}; PANOLLAVA_ROOTS adds to them)"
+    assert [each.message for each in report.errors[:2]] == [f"../private.jpg: {closed} (2 rows)", f"link.jpg: {closed}"]
+    assert sorted(opened) == [root / "a.jpg", root / "b.jpg"] and (report.rows, report.images) == (6, 2)
     with pytest.raises(Forbidden, match=r"private\.jpg lies outside"):
         datasets.image(settings, Question(csv=csv), "../private.jpg")
 

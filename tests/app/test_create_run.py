@@ -80,6 +80,14 @@ def test_a_path_outside_of_the_roots_is_refused_with_its_field(house, session, t
     refused(house, session, Forbidden, "csv_train", csv_train=f"{house.root}/../../../etc/passwd")
 
 
+def test_images_outside_of_the_roots_are_refused_with_their_first_rows_and_how_many_more(house, session):
+    (house.root.parent / "private.jpg").write_bytes(b"")
+    rows = ["a.jpg,What?,This.", *["../private.jpg,What?,This."] * 22]
+    (house.root / "train.csv").write_text("\n".join(["url,query,annotation", *rows]))
+    head = rf"22 rows of {house.root}/train\.csv show an image that lies outside .*{house.root}.*:"
+    refused(house, session, Forbidden, rf"^{head}\n{house.root}/train\.csv:3:url: \.\./private\.jpg\n(.*\n){{19}}\.\.\. and 2 more$")
+
+
 def test_a_symbolic_link_does_not_lead_outside(house, session, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "train.csv").write_text("url,query,annotation\na.jpg,What?,This.\n")

@@ -41,6 +41,7 @@ LEVELS = {
     "AssertionError": Level.error,
     "we catch ValueError: never": None,
     "WARNING about an ERROR": Level.error,
+    "éWARNING, where é is no letter to a browser": Level.warning,
 }
 
 

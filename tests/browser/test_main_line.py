@@ -12,7 +12,10 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from app.client import Client
+from app.logs import plain
+from app.pages import static_url
 from app.processes import House
+from tests.app.test_log_text import LEVELS
 from tests.browser.conftest import Tab
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -47,6 +50,15 @@ def test_sign_in_launch_watch_stop_resume_and_the_next_stage_by_itself(tab: Tab,
     expect(page.locator("#head [role=status]")).to_contain_text("Stopped", timeout=PATIENCE)
     tab.check()
     LAUNCHED["stopped"] = run_id
+
+
+def test_a_browser_tells_the_level_of_a_line_as_the_server_does(tab: Tab, house: House) -> None:
+    tab.page.goto(house.url)
+    told = tab.page.evaluate(
+        "([address, patterns, lines]) => import(address).then(({ levelTeller }) => lines.map(levelTeller(patterns)))",
+        [static_url("js/log-text.js"), plain.PATTERNS, list(LEVELS)],
+    )
+    assert dict(zip(LEVELS, told, strict=True)) == LEVELS
 
 
 def launch(page: Page, house: House, data: Path) -> None:

@@ -19,7 +19,6 @@ from sqlmodel import Session, select
 from app import db, ingest
 from app.access import service as access
 from app.access import sessions
-from app.access.permissions import COOKIE
 from app.access.scope import Scope
 from app.client import Client
 from app.jobs import service as jobs
@@ -81,6 +80,9 @@ def served(house) -> Iterator["Served"]:
 class House:
     """An app, a client for each scope, and what a worker would do."""
 
+    cookie = "panollava_session_80"
+    """By which http://testserver, the address that test clients use, knows a browser."""
+
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.app = create_app(settings)
@@ -98,7 +100,7 @@ class House:
         """A signed-in browser without scripts; it follows redirects."""
         client = TestClient(self.app, raise_server_exceptions=False, headers={"Accept": "text/html", "Origin": "http://testserver"})
         with self.writing.begin() as session:
-            client.cookies.set(COOKIE, sessions.open_session(session, sessions.create_link(session)))
+            client.cookies.set(self.cookie, sessions.open_session(session, sessions.create_link(session)))
         return client
 
     def submit(self, **config: Any) -> dict[str, Any]:

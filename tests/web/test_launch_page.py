@@ -7,7 +7,6 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.access import sessions
-from app.access.permissions import COOKIE
 from app.models import Job, JobStatus, Run
 from app.runs.request import MODELS
 from panollava import architecture, rundir
@@ -362,7 +361,7 @@ def test_views_are_counted_while_one_types(house, typed):
 def test_who_may_only_read_sees_the_form_and_may_not_send_it(house):
     reader = TestClient(house.app, raise_server_exceptions=False, headers={"Accept": "text/html", "Origin": "http://testserver"})
     with house.writing.begin() as session:
-        reader.cookies.set(COOKIE, sessions.open_session(session, house.read.token))
+        reader.cookies.set(house.cookie, sessions.open_session(session, house.read.token))
     assert reader.get("/runs/new").status_code == 200
     assert reader.post("/runs/new", data={"preset": "demo"}).status_code == 403
     assert reader.post("/runs/new/plan", data={"preset": "demo"}).status_code == 403

@@ -1,6 +1,7 @@
 """The page of one run in every state, in pieces, and its forms, as a browser without scripts sees and sends them."""
 
 import html
+import json
 import re
 from dataclasses import dataclass
 from datetime import timedelta
@@ -8,6 +9,7 @@ from datetime import timedelta
 import pytest
 
 from app import db
+from app.logs import plain
 from app.models import Job, JobStatus, StageRun
 from app.runs.pages import Part
 from panollava import rundir
@@ -247,6 +249,12 @@ def test_a_line_of_the_log_can_be_linked_to(house):
     assert "line 2 of many" not in look(house, run["id"]).text
     page = look(house, run["id"], "?line=2")
     assert "line 2 of many" in page.text and "line 1 of many" not in page.text
+
+
+def test_a_browser_is_told_what_a_level_is_recognised_by(house):
+    page = look(house, house.submit()["id"]).source
+    patterns = json.loads(html.unescape(re.search(r"data-levels='([^']*)'", page)[1]))
+    assert [tuple(each) for each in patterns] == list(plain.PATTERNS)
 
 
 # pieces

@@ -2,15 +2,17 @@
 
 import logging
 import re
+import shutil
 from datetime import timedelta
 
+import httpx
 import pytest
+from fastapi import Request
 from fastapi.testclient import TestClient
 from sqlmodel import select
 
 from app import serve
-from app.access import sessions
-from app.access.permissions import COOKIE
+from app.access import cookies, sessions
 from app.access.scope import Scope
 from app.models import BrowserSession, SignInLink
 
@@ -52,7 +54,7 @@ def test_looking_at_a_link_does_not_use_it_up_and_using_it_does(house, stranger)
     previews = [stranger.get("/sign-in", params={"key": key}) for _ in range(2)]
     assert {each.headers["referrer-policy"] for each in previews} == {"no-referrer"}
     assert follow(stranger, key).status_code == 303
-    assert "panollava_key" not in stranger.cookies
+    assert list(stranger.cookies) == [house.cookie]
     stranger.cookies.clear()
     again = sign_in(stranger, key)
     assert again.status_code == 401
@@ -78,7 +80,31 @@ def test_a_link_is_over_after_ten_minutes_and_a_session_after_a_month(house, str
 def test_behind_tls_the_cookie_travels_only_there(house):
     client = TestClient(house.app, base_url="https://testserver", follow_redirects=False)
     answer = client.post("/sign-in", data={"key": link(house)}, headers={"Origin": "https://testserver"})
-    assert "Secure" in answer.headers["set-cookie"]
+    assert "Secure" in answer.headers["set-cookie"] and "panollava_session_443=" in answer.headers["set-cookie"]
+
+
+def test_two_dashboards_on_one_host_name_do_not_sign_each_other_out(house, serve, tmp_path_factory):
+    """As a browser does, the client sends the cookies of one to the other: they ignore ports."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    shutil.copy(house.settings.home / "panollava.db", elsewhere)
+    other = house.settings.model_copy(update={"home": elsewhere, "database_url": f"sqlite:///{elsewhere / 'panollava.db'}"})
+    with serve(house.settings) as mine, serve(other) as theirs, httpx.Client(headers={"Accept": "text/html"}) as browser:
+        for served in (mine, theirs):
+            with served.app.state.panollava.writing.begin() as session:
+                key = sessions.create_link(session)
+            assert browser.get(f"{served.url}/sign-in", params={"key": key}, follow_redirects=True).status_code == 200
+            assert browser.post(f"{served.url}/sign-in", headers={"Origin": served.url}).headers["location"] == "/"
+        assert [browser.get(f"{served.url}/api/v1/runs").status_code for served in (mine, theirs)] == [200, 200]
+        browser.post(f"{mine.url}/sign-out", headers={"Origin": mine.url})
+        assert [browser.get(f"{served.url}/runs").status_code for served in (mine, theirs)] == [303, 200]
+
+
+@pytest.mark.parametrize(("host", "port"), [
+    ("localhost:7360", "7360"), ("[::1]:7361", "7361"), ("[::1]", "80"), ("localhost", "80"), ("localhost:x", "80"),
+])  # fmt: skip
+def test_the_port_in_a_cookies_name_is_the_one_that_the_browser_used(host, port):
+    request = Request({"type": "http", "scheme": "http", "headers": [(b"host", host.encode())], "server": ("127.0.0.1", 9), "path": "/"})
+    assert cookies.session(request) == f"panollava_session_{port}"
 
 
 def test_a_browser_signed_in_with_a_token_may_do_what_the_token_may_and_no_longer_than_it(house, stranger):
@@ -116,9 +142,9 @@ def test_signed_out_a_page_leads_to_sign_in_and_back(house, stranger):
 
 
 def test_signing_out_closes_the_session_for_good(house):
-    secret = house.browser.cookies[COOKIE]
+    secret = house.browser.cookies[house.cookie]
     assert str(house.browser.post("/sign-out").url).endswith("/sign-in")
-    assert house.browser.get("/api/v1/runs", cookies={COOKIE: secret}).status_code == 401
+    assert house.browser.get("/api/v1/runs", cookies={house.cookie: secret}).status_code == 401
     assert house.count(BrowserSession) == 0
 
 
@@ -128,7 +154,7 @@ def test_only_hashes_are_kept(house):
     with house.reading() as session:
         kept = [each.hash for table in (SignInLink, BrowserSession) for each in session.exec(select(table))]
     assert len(kept) == 3 and all(len(each) == 64 for each in kept)
-    assert not {key, house.browser.cookies[COOKIE]} & set(kept)
+    assert not {key, house.browser.cookies[house.cookie]} & set(kept)
 
 
 def test_the_key_of_a_link_stays_out_of_the_access_log():
