@@ -55,12 +55,13 @@ def _plain_type(annotation: Any) -> Any:
         return _plain_type(next(arg for arg in get_args(annotation) if arg is not type(None)))
     if get_origin(annotation) is Literal:
         return type(get_args(annotation)[0])
-    return annotation if annotation in (int, float, str) else str
+    return annotation if annotation in (int, float, str, bool) else str
 
 
 def _parameter(name: str, field: FieldInfo, note: str) -> inspect.Parameter:
-    option = typer.Option(f"--{name.replace('_', '-')}", help=f"{field.description}{note}", show_default=False)
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[_plain_type(field.annotation) | None, option])
+    kind, flag = _plain_type(field.annotation), name.replace("_", "-")
+    option = typer.Option(f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}", help=f"{field.description}{note}", show_default=False)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option])
 
 
 def _default(field: FieldInfo) -> str:

@@ -120,7 +120,7 @@ def command(preset: str | None, values: Mapping[str, Any], defaults: Path = Path
 
 def _option(name: str, value: Any) -> tuple[str, str]:
     """A flag where there is one that can say it. `--set` can also say that a value is not set, and is told of the stages one by one."""
-    if value is not None and name in RunConfig.model_fields:
+    if value is not None and not isinstance(value, bool) and name in RunConfig.model_fields:
         return f"--{name.replace('_', '-')}", _listed(value)
     return "--set", f"{name.removeprefix('stages.')}={'' if value is None else _listed(value)}"
 
@@ -128,7 +128,7 @@ def _option(name: str, value: Any) -> tuple[str, str]:
 def _listed(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "all" if list(value) == list(Stage) else ",".join(map(str, value))
-    return str(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def curl(server: str, body: Mapping[str, Any]) -> str:

@@ -83,6 +83,8 @@ class Field:
             return list(Stage) if text == "all" else [name for name in text.split(",") if name]
         if not text:
             return None if self.is_optional else instead
+        if self.type == "boolean":
+            return {"true": True, "false": False}.get(text, text)
         return _number(text) if self.type in ("integer", "number") else text
 
 
@@ -123,6 +125,8 @@ def text(value: Any) -> str:
     """What stands in a field that has this value: `5e-6`, `0.5`, `vision,finetune`, nothing for None."""
     if isinstance(value, list | tuple):
         return ",".join(map(str, value))
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, float):
         return re.sub(r"e([+-])0*", lambda sign: "e" + sign[1].strip("+"), repr(value)).removesuffix(".0")
     return "" if value is None else str(value)
@@ -140,7 +144,7 @@ def values(texts: Mapping[str, str], start: Mapping[str, Any]) -> dict[str, Any]
 def _field(key: str, spec: Mapping[str, Any], stage: Stage | None = None) -> Field:
     kinds: list[Mapping[str, Any]] = spec.get("anyOf", [spec])
     kind = next(each for each in kinds if each["type"] != "null")
-    choices = kind.get("enum", [kind["const"]] if "const" in kind else [])
+    choices = kind.get("enum", [kind["const"]] if "const" in kind else ["true", "false"] if kind["type"] == "boolean" else [])
     return Field(
         name=f"stages.{stage}.{key}" if stage else key, key=key, stage=stage,
         label=LABELS.get(key) or key.replace("_", " ").capitalize(),

@@ -1,0 +1,25 @@
+"""What an evaluation depends on."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Control = Literal["blank", "shuffled", "rolled", "untrained"]
+
+
+class EvaluateConfig(BaseModel):
+    """One evaluation: behind `panollava evaluate`, `POST /evaluations` and the job's `config.json`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    checkpoint: str = Field(description="Checkpoint to evaluate: .ckpt, or .safetensors of a finished stage.")
+    csv: str = Field(description="Questions: CSV with url, query, annotation; rows of one (url, query) are references of one question.")
+    image_root: str | None = Field(None, description="Where relative image paths start, before the CSV's own directory.")
+    max_new_tokens: int = Field(64, ge=1, description="Longest answer, in tokens.")
+    batch_size: int = Field(32, ge=1, description="Questions answered at once.")
+    limit: int | None = Field(None, ge=1, description="Only the first so many panoramas.")
+    controls: tuple[Control, ...] = Field(
+        (), description="Also ask with a grey image, another panorama's, one rolled by 90 degrees, or an untrained resampler."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the untrained resampler.")
+    output_dir: str | None = Field(None, description="Where predictions.jsonl and metrics.json go; beside the checkpoint if not set.")
