@@ -26,12 +26,13 @@ from app.evaluations import routes as evaluations
 from app.events import routes as events
 from app.events.stream import Hub
 from app.jobs import routes as jobs
+from app.launch import pages as launch_pages
 from app.overview import pages as overview_pages
 from app.pages import STATIC, SecurityHeaders, static_version
 from app.problems import RESPONSES, handle_problems
-from app.runs import launch_pages, list_pages
-from app.runs import pages as run_pages
 from app.runs import routes as runs
+from app.runs.page import pages as run_pages
+from app.runs.table import pages as list_pages
 from app.schema import routes as schema
 from app.settings import Settings
 from panollava import __version__

@@ -12,9 +12,9 @@ from app import db
 from app.i18n import _
 from app.jobs import progress, queue
 from app.models import ACTIVE, Evaluation, Job, JobKind, JobStatus, MetricSeries, Run
-from app.runs import lists, rows
-from app.runs.lists import Shown
-from app.runs.rows import RunRow
+from app.runs.table import lists, rows
+from app.runs.table.lists import Shown
+from app.runs.table.rows import RunRow
 
 LOSS = "train_loss"
 QUEUE_ROWS = 8

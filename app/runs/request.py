@@ -20,6 +20,8 @@ from panollava.stages import RECIPES
 
 PATHS = ("data_dir", "image_root", "init_from")
 MODELS = ("vision_model", "language_model")
+OURS = ("output_dir", "log_dir")
+"""Set by the manager for every run, so no choice of anybody's."""
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,11 @@ from app.logs.plain import Level
 from app.metrics import service as metrics
 from app.metrics.service import Axis
 from app.models import Run
-from app.runs import lists, request, schemas
+from app.runs import request, schemas
 from app.runs import service as runs
-from app.runs.lists import Shown, Sort, Wanted
 from app.runs.schemas import FoundOut, LineOut, LogOut, RunDetail, RunOut, RunRequest, SeriesOut, StageOut, TransitionOut
+from app.runs.table import lists
+from app.runs.table.lists import Shown, Sort, Wanted
 from panollava.stages import Stage
 
 SMOOTH = (

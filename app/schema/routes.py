@@ -7,8 +7,8 @@ from pydantic import BaseModel, Field
 
 from app.access.permissions import READ, Launcher
 from app.deps import SettingsDep
+from app.launch import preview
 from app.problems import FieldProblem
-from app.runs import launch
 from app.runs.schemas import RunRequest
 from panollava.config import RunConfig
 from panollava.presets import PRESETS
@@ -42,7 +42,7 @@ def list_presets() -> dict[str, dict[str, Any]]:
 @router.post("/plan")
 def plan_run(_actor: Launcher, request: Request, body: RunRequest, settings: SettingsDep) -> PlanOut:
     """What POST /runs would make of this body, and why it would not. Nothing is queued."""
-    plan = launch.plan(body, str(request.base_url).rstrip("/"), settings)
+    plan = preview.plan(body, str(request.base_url).rstrip("/"), settings)
     return PlanOut(
         config=plan.resolved.model_dump(mode="json") if plan.resolved else None,
         errors=[FieldProblem(field=field, message=message) for field, message in plan.errors],

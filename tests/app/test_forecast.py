@@ -6,8 +6,8 @@ import pytest
 
 from app.jobs.finish import finish
 from app.models import JobStatus
-from app.runs.forecast import forecast
-from app.runs.track import Leg, chain_left
+from app.runs.page.forecast import forecast
+from app.runs.page.track import Leg, chain_left
 from panollava.stages import Stage
 
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import ImmutableMultiDict
 
-from app.runs import launch, launch_fields, launch_form, launch_start
-from app.runs.launch_weights import Weights
+from app.launch import fields, form, preview, starts
+from app.launch.sources import Weights
 from app.runs.schemas import RunRequest
 from panollava import cli
 from panollava.config import RunConfig, flat, parse
@@ -20,44 +20,44 @@ from panollava.stages import Stage
 
 @pytest.fixture
 def start(session):
-    return lambda preset="full": launch_start.choose(session, preset)
+    return lambda preset="full": starts.choose(session, preset)
 
 
 def draft(start, *pairs, **given):
-    return launch_form.read(start, ImmutableMultiDict([*given.items(), *pairs]))
+    return form.read(start, ImmutableMultiDict([*given.items(), *pairs]))
 
 
 # Fields
 
 
 def test_every_setting_of_the_schema_is_in_the_form():
-    assert launch_fields.fields().keys() == dict(flat(RunConfig().model_dump(mode="json"))).keys()
+    assert fields.fields().keys() == dict(flat(RunConfig().model_dump(mode="json"))).keys()
 
 
 def test_a_field_tells_what_the_schema_knows():
-    fov, lr, pool = (launch_fields.fields()[name] for name in ("fov", "stages.vision.lr", "pool"))
+    fov, lr, pool = (fields.fields()[name] for name in ("fov", "stages.vision.lr", "pool"))
     assert (fov.label, fov.unit, fov.bounds, fov.group) == ("Field of view", "degrees", "above 0, below 170", "Views")
     assert (lr.stage, lr.key, lr.bounds, lr.help) == (Stage.vision, "lr", "above 0", "Peak learning rate, reached after warm-up.")
     assert (pool.choices, pool.is_optional, pool.is_number) == (("1", "2", "4"), False, False)
-    assert launch_fields.fields()["resampler_width"].is_optional
+    assert fields.fields()["resampler_width"].is_optional
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False) | st.integers())
 def test_a_number_survives_being_shown_and_read_again(number):
-    field = launch_fields.fields()["fov"]
-    assert field.value(launch_fields.text(number), None) == number
+    field = fields.fields()["fov"]
+    assert field.value(fields.text(number), None) == number
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(5e-6, "5e-6"), (1e20, "1e20"), (90.0, "90"), (0.5, "0.5"), (None, ""), (["vision", "finetune"], "vision,finetune")]
 )
 def test_values_are_shown_as_one_would_type_them(value, text):
-    assert launch_fields.text(value) == text
+    assert fields.text(value) == text
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "1e999", "fast"])
 def test_what_is_no_number_stays_text_and_is_refused(start, text):
-    plan = launch.plan(draft(start(), **{"stages.vision.lr": text}).request, "http://here")
+    plan = preview.plan(draft(start(), **{"stages.vision.lr": text}).request, "http://here")
     ((field, _why),) = plan.errors
     assert field == "stages.vision.lr"
 
@@ -80,7 +80,7 @@ def test_only_what_differs_is_asked_for(start):
 def test_ticked_boxes_are_the_stages_and_none_is_an_error(start):
     boxes = [("stage", ""), ("stage", "finetune"), ("stage", "vision")]
     assert draft(start(), *boxes).request.config == {"stage": ["finetune", "vision"]}
-    plan = launch.plan(draft(start(), ("stage", "")).request, "http://here")
+    plan = preview.plan(draft(start(), ("stage", "")).request, "http://here")
     assert plan.errors == [("stage", "choose at least one stage (got []).")]
 
 
@@ -95,7 +95,7 @@ DEMO = tuple(STARTING_POINTS["demo"].values[model] for model in ("vision_model",
 
 
 def models(typed):
-    config = launch.plan(typed.request, "http://here").asked
+    config = preview.plan(typed.request, "http://here").asked
     return config.vision_model, config.language_model
 
 
@@ -216,7 +216,7 @@ EVERYTHING = {
 @pytest.mark.parametrize("config", [{}, {"stages": {"resampler": {"lr": 1e-4}}}, EVERYTHING], ids=["nothing", "one", "everything"])
 def test_the_previewed_command_makes_the_same_config_in_a_terminal(preset, config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    plan = launch.plan(RunRequest(preset=preset, config=config), "http://here")
+    plan = preview.plan(RunRequest(preset=preset, config=config), "http://here")
     assert plan.errors == []
     assert in_a_terminal(plan.command) == plan.asked
 
@@ -224,14 +224,14 @@ def test_the_previewed_command_makes_the_same_config_in_a_terminal(preset, confi
 def test_the_command_names_the_server_s_own_defaults(tmp_path, monkeypatch):
     (tmp_path / "panollava.toml").write_text("[vision]\nlr = 1e-4\n")
     monkeypatch.chdir(tmp_path)
-    plan = launch.plan(RunRequest(preset="full", config={"seed": 3}), "http://here")
+    plan = preview.plan(RunRequest(preset="full", config={"seed": 3}), "http://here")
     assert f"--config {tmp_path}/panollava.toml" in plan.command
     assert in_a_terminal(plan.command) == plan.asked
     assert plan.asked.stages.vision.lr == 1e-4
 
 
 def test_a_value_that_cannot_be_is_previewed_all_the_same(start):
-    plan = launch.plan(draft(start(), **{"stages.vision.lr": "fast"}).request, "http://here")
+    plan = preview.plan(draft(start(), **{"stages.vision.lr": "fast"}).request, "http://here")
     assert plan.asked is None
     assert "--set vision.lr=fast" in plan.command
     assert plan.body == {"preset": "full", "config": {"stages": {"vision": {"lr": "fast"}}}}
@@ -246,13 +246,13 @@ def test_all_errors_are_told_at_once(house):
         "pace": 1,
         "stages": {"vision": {"batch_size": 2}},
     }
-    plan = launch.plan(RunRequest(config=config), "http://here", house.settings)
+    plan = preview.plan(RunRequest(config=config), "http://here", house.settings)
     assert {field for field, _why in plan.errors} == {"data_dir", "image_root", "overlap", "seed", "pace", "stages.vision.batch_size"}
     assert plan.resolved is None
 
 
 def test_an_unknown_preset_is_an_error_at_its_field():
-    plan = launch.plan(RunRequest(preset="nothing"), "http://here")
+    plan = preview.plan(RunRequest(preset="nothing"), "http://here")
     assert plan.errors[0][0] == "preset"
     assert plan.errors[0][1].startswith("there is no preset 'nothing'")
 
@@ -263,12 +263,12 @@ def test_an_unknown_preset_is_an_error_at_its_field():
 def test_a_duplicate_gets_a_name_of_its_own(house, session):
     for name in ("pano", "pano-2", "other"):
         house.create(session, name=name)
-    assert [launch_start.free_name(session, name) for name in ("pano", "pano-2", "other-7", "new")] == ["pano-3", "pano-3", "other-2", "new-2"]
-    assert len(launch_start.free_name(session, "x" * 64)) <= 64
+    assert [starts.free_name(session, name) for name in ("pano", "pano-2", "other-7", "new")] == ["pano-3", "pano-3", "other-2", "new-2"]
+    assert len(starts.free_name(session, "x" * 64)) <= 64
 
 
 def test_a_duplicate_is_what_the_run_was_asked_for_with_its_paths(house, session):
     run = house.create(session, name="pano", overlap=0.6)
-    values = launch_start.choose(session, run_id=run.id).values
+    values = starts.choose(session, run_id=run.id).values
     kept = {"name": "pano-2", "overlap": 0.6, "csv_train": f"{house.root}/train.csv", "stage": ["resampler"], "output_dir": "runs", "log_dir": "logs"}
     assert {name: values[name] for name in kept} == kept

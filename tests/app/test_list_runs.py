@@ -15,9 +15,9 @@ from app.jobs import states
 from app.jobs.finish import finish
 from app.jobs.states import move_on
 from app.models import ACTIVE, Attempt, Checkpoint, Job, JobStatus, Run, StageRun
-from app.runs import lists, rows
 from app.runs import service as runs
-from app.runs.lists import Shown, Sort, Wanted
+from app.runs.table import lists, rows
+from app.runs.table.lists import Shown, Sort, Wanted
 from panollava.stages import Stage
 
 ALL = 10_000

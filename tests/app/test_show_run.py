@@ -7,10 +7,10 @@ import pytest
 
 from app.jobs.finish import finish
 from app.models import Attempt, Checkpoint, JobStatus, StageRun
-from app.runs import endings, history, newest, saved, settings_table, track
 from app.runs import service as runs
+from app.runs.page import endings, history, newest, saved, settings_table, track
+from app.runs.page.view import RunView
 from app.runs.schemas import StageOut
-from app.runs.view import RunView
 from panollava.config import RunConfig
 from panollava.events import Metric, Progress, StageEvent
 from panollava.stages import Stage

@@ -7,7 +7,7 @@ import typer
 from pydantic import BaseModel, Field
 from typer.testing import CliRunner
 
-from app.runs import launch, launch_fields
+from app.launch import fields, preview
 from panollava.cli import with_flags
 from panollava.config.fields import Advanced, misplaced, only_for
 
@@ -39,7 +39,7 @@ def test_a_switch_is_a_pair_of_flags_and_never_the_text_false(argv: list[str], v
 
 
 def test_a_switch_in_the_form_and_in_the_command_is_true_or_false() -> None:
-    field = launch_fields._field("fast", Settings.model_json_schema()["properties"]["fast"])
+    field = fields._field("fast", Settings.model_json_schema()["properties"]["fast"])
     assert (field.choices, field.value("true", None), field.value("false", None)) == (("true", "false"), True, False)
-    assert launch_fields.text(True) == "true"
-    assert launch._option("fast", True) == ("--set", "fast=true")
+    assert fields.text(True) == "true"
+    assert preview._option("fast", True) == ("--set", "fast=true")

@@ -11,7 +11,7 @@ import pytest
 from app import db
 from app.logs import plain
 from app.models import Job, JobStatus, StageRun
-from app.runs.pages import Part
+from app.runs.page.pages import Part
 from panollava import rundir
 from panollava.events import CheckpointSaved, Metric, Progress, StageEvent
 from tests.web.conftest import ARCHITECTURE, Claimed, House

@@ -8,7 +8,7 @@ from sqlmodel import update
 
 from app import db
 from app.models import Job, JobStatus
-from app.runs import list_pages
+from app.runs.table import pages as list_pages
 from panollava.events import Progress, StageEvent
 
 

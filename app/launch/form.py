@@ -7,11 +7,12 @@ from typing import Any
 
 from starlette.datastructures import ImmutableMultiDict
 
+from app.launch import fields, sources
+from app.launch.preview import Error, nest
+from app.launch.sources import LOCAL, PICKED, Weights
+from app.launch.starts import CONTINUE, Start
 from app.requests import digest
-from app.runs import launch_fields, launch_weights, request
-from app.runs.launch import Error, nest
-from app.runs.launch_start import CONTINUE, Start
-from app.runs.launch_weights import LOCAL, PICKED, Weights
+from app.runs import request
 from app.runs.schemas import RunRequest
 from panollava.config import RunConfig, flat, validated
 from panollava.errors import BadInput
@@ -27,7 +28,7 @@ class Draft:
 
     start: Start
     texts: dict[str, str]
-    """What stands in every input: one for each field, and those that `launch_weights` adds."""
+    """What stands in every input: one for each field, and those that `sources` adds."""
     first: dict[str, str]
     """What stood in it at the start."""
     weights: Weights
@@ -59,12 +60,12 @@ class Draft:
 
 def read(start: Start, given: Given) -> Draft:
     """The form as given; where it says nothing, as at the start."""
-    first = launch_weights.with_directories(launch_fields.texts(start.values))
-    named = launch_weights.with_directories(first | _texts(given, launch_fields.fields()))
+    first = sources.with_directories(fields.texts(start.values))
+    named = sources.with_directories(first | _texts(given, fields.fields()))
     texts = named | _texts(given, LOCAL.values()) | _checkpoint(given, named["init_from"])
     weights = _weights(start, texts, _text(given, "weights"))
-    settings = launch_weights.settings(weights, texts)
-    values = launch_fields.values(texts | settings, start.values)
+    settings = sources.settings(weights, texts)
+    values = fields.values(texts | settings, start.values)
     asked, errors = _request(start, values, _text(given, "priority"))
     return Draft(
         start=start,
@@ -77,7 +78,7 @@ def read(start: Start, given: Given) -> Draft:
         priority=_text(given, "priority") or "0",
         key=_text(given, "request_key")[:LONGEST_KEY] or secrets.token_hex(8),
         request=asked,
-        errors=[*errors, *launch_weights.errors(weights, texts, values)],
+        errors=[*errors, *sources.errors(weights, texts, values)],
     )
 
 
@@ -85,7 +86,7 @@ def _weights(start: Start, texts: dict[str, str], chosen: str = "") -> Weights:
     """The choice; where none is made, what the preset is about, or what stands in the inputs."""
     if chosen in list(Weights):
         return Weights(chosen)
-    return Weights.checkpoint if start.preset == CONTINUE else launch_weights.natural(texts)
+    return Weights.checkpoint if start.preset == CONTINUE else sources.natural(texts)
 
 
 def _checkpoint(given: Given, named: str) -> dict[str, str]:

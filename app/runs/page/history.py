@@ -2,7 +2,7 @@
 
 from app.i18n import _
 from app.models import JobStatus
-from app.runs.endings import WORDS
+from app.runs.page.endings import WORDS
 
 SUCCEEDED = "_succeeded"
 """What a stage's name bears behind it as the reason why the next one was queued."""

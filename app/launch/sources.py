@@ -9,8 +9,8 @@ from enum import StrEnum
 from typing import Any
 
 from app.i18n import _
+from app.launch.preview import Error
 from app.runs import request
-from app.runs.launch import Error
 from panollava.config import RunConfig
 
 LOCAL = {model: f"local.{model}" for model in request.MODELS}

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Query, Response
 from app.access.permissions import READ
 from app.listing import BLANK_IS_NONE, address
 from app.pages import FrameDep
-from app.runs import lists, rows
 from app.runs import service as runs
-from app.runs.lists import Shown, Sort, Wanted
+from app.runs.table import lists, rows
+from app.runs.table.lists import Shown, Sort, Wanted
 
 PER_PAGE = 50
 ALWAYS = (Shown.queued, Shown.running, Shown.succeeded, Shown.failed, Shown.stopped, Shown.lost)

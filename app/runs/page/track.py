@@ -9,7 +9,7 @@ from typing import Any
 from app.i18n import _
 from app.jobs import progress
 from app.models import ACTIVE, Attempt, JobStatus
-from app.runs.forecast import Forecast
+from app.runs.page.forecast import Forecast
 from app.runs.schemas import StageOut
 from panollava.stages import Stage
 

@@ -15,17 +15,19 @@ from app.checkpoints.kept import Reason
 from app.i18n import _
 from app.jobs import queue
 from app.jobs.states import PATIENCE
+from app.launch import preview
 from app.metrics import service as metrics
 from app.models import ACTIVE, ENDED, Attempt, Job, JobStatus, Run, StageRun, Worker
-from app.runs import endings, history, launch, newest, saved, schemas, settings_table, track
+from app.runs import schemas
 from app.runs import service as runs
-from app.runs.endings import Ending
-from app.runs.forecast import forecast
-from app.runs.newest import Newest
-from app.runs.saved import Saved
+from app.runs.page import endings, history, newest, saved, settings_table, track
+from app.runs.page.endings import Ending
+from app.runs.page.forecast import forecast
+from app.runs.page.newest import Newest
+from app.runs.page.saved import Saved
+from app.runs.page.settings_table import Setting
+from app.runs.page.track import Leg, Start
 from app.runs.schemas import RunDetail, StageOut
-from app.runs.settings_table import Setting
-from app.runs.track import Leg, Start
 from panollava.config import RunConfig, flat
 from panollava.stages import Stage
 
@@ -202,7 +204,7 @@ class RunView:
     def command(self) -> str:
         """What trains the same from a terminal."""
         values = dict(flat(self.row.config))
-        return launch.command(None, {"stage": values["stage"]} | {each.name: values[each.name] for each in self.settings if each.changed})
+        return preview.command(None, {"stage": values["stage"]} | {each.name: values[each.name] for each in self.settings if each.changed})
 
     @property
     def shown_stage(self) -> Stage:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from app import search
 from app.datasets import tables
-from app.runs.launch_weights import LOCAL
+from app.launch.sources import LOCAL
 from app.settings import Settings
 from panollava import architecture
 

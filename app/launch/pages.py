@@ -12,12 +12,12 @@ from app import pages
 from app.access.permissions import READ, Launcher
 from app.deps import BellDep, SessionDep, SettingsDep, StateDep
 from app.i18n import _, ngettext
+from app.launch import data, fields, form, preview, starts
+from app.launch.form import Draft
+from app.launch.preview import Error, Plan
+from app.launch.sources import HUB_IDS, LOCAL
 from app.pages import Frame, FrameDep, redirect
-from app.runs import launch, launch_data, launch_fields, launch_form, launch_start
 from app.runs import service as runs
-from app.runs.launch import Error, Plan
-from app.runs.launch_form import Draft
-from app.runs.launch_weights import HUB_IDS, LOCAL
 from app.settings import Settings
 from panollava.config import validated
 from panollava.presets import STARTING_POINTS
@@ -45,7 +45,7 @@ Posted = Annotated[FormData, Depends(posted)]
 def show_launch(frame: FrameDep, settings: SettingsDep, origin: Annotated[Origin, Query()]) -> Response:
     """The form, filled in from a preset, a run or a checkpoint, and over that with every setting that the query names."""
     draft = _draft(frame.session, origin, frame.request.query_params)
-    return _render(frame, settings, draft, launch.plan(draft.request, _server(frame.request)))
+    return _render(frame, settings, draft, preview.plan(draft.request, _server(frame.request)))
 
 
 @router.post("")
@@ -55,7 +55,7 @@ def launch_run(
     """Queue the run and go to its page; or the form again with what is wrong, or with `check` also with what is right."""
     with state.reading() as reading:  # files are looked at below; nobody should wait for that to write
         draft = _draft(reading, validated(Origin, posted), posted)
-    plan = launch.plan(draft.request, _server(request), settings)
+    plan = preview.plan(draft.request, _server(request), settings)
     wrong = bool(plan.errors or draft.errors)
     if wrong or "check" in posted or plan.asked is None:
         return _render(pages.frame(request, session, actor), settings, draft, plan, 422 if wrong else 200, checked=True)
@@ -70,8 +70,8 @@ def plan_run(_actor: Launcher, request: Request, posted: Posted, state: StateDep
     """What the form would do, for its script. The session is a reader's: nothing is written."""
     with state.reading() as session:
         draft = _draft(session, validated(Origin, posted), posted)
-        plan = launch.plan(draft.request, _server(request), settings)
-        offers = launch_start.offers(session, plan.asked, settings, draft.picked)
+        plan = preview.plan(draft.request, _server(request), settings)
+        offers = starts.offers(session, plan.asked, settings, draft.picked)
     return {
         "errors": [{"field": field, "anchor": anchor, "label": label, "message": message} for field, anchor, label, message in _told(draft, plan)],
         "changed": draft.changed,
@@ -84,8 +84,8 @@ def plan_run(_actor: Launcher, request: Request, posted: Posted, state: StateDep
     }
 
 
-def _draft(session: Session, origin: Origin, given: launch_form.Given) -> Draft:
-    return launch_form.read(launch_start.choose(session, origin.preset, origin.run_id, origin.checkpoint_id), given)
+def _draft(session: Session, origin: Origin, given: form.Given) -> Draft:
+    return form.read(starts.choose(session, origin.preset, origin.run_id, origin.checkpoint_id), given)
 
 
 def _server(request: Request) -> str:
@@ -94,7 +94,7 @@ def _server(request: Request) -> str:
 
 def _render(frame: Frame, settings: Settings, draft: Draft, plan: Plan, status: int = 200, checked: bool = False) -> Response:
     """`checked`: files were looked at as well, so that no error means none."""
-    offers = launch_start.offers(frame.session, plan.asked, settings, draft.picked)
+    offers = starts.offers(frame.session, plan.asked, settings, draft.picked)
     told = _told(draft, plan)
     page = frame.render(
         "runs/new.html",
@@ -107,11 +107,11 @@ def _render(frame: Frame, settings: Settings, draft: Draft, plan: Plan, status: 
         offers=offers,
         is_offered=any(offer.path == draft.picked for group in offers.values() for offer in group),
         presets=STARTING_POINTS,
-        groups=launch_fields.groups(),
+        groups=fields.groups(),
         local_inputs=LOCAL,
         hub_ids=HUB_IDS,
         recipes=RECIPES,
-        suggestions=launch_data.suggestions(settings),
+        suggestions=data.suggestions(settings),
         differs=_differs(draft),
         views=_views(plan),
     )
@@ -131,7 +131,7 @@ def _tell(draft: Draft, error: Error) -> Told:
     name, message = error
     if name == "priority":
         return name, "f-priority", _("Priority"), message
-    known = launch_fields.fields()
+    known = fields.fields()
     while name and name not in known:
         name = name.rpartition(".")[0]  # `stage.0` is the business of `stage`
     if not name:

@@ -12,10 +12,10 @@ from app.formats import duration
 from app.i18n import _
 from app.jobs import progress, states, waiting
 from app.models import ACTIVE, Attempt, Checkpoint, Job, JobKind, JobStatus, Run
-from app.runs import endings
 from app.runs import service as runs
-from app.runs.lists import Shown
+from app.runs.page import endings
 from app.runs.service import RunState, StageState
+from app.runs.table.lists import Shown
 from panollava.stages import Stage
 
 LETTERS = {Stage.vision: _("V"), Stage.resampler: _("R"), Stage.finetune: _("F")}

@@ -16,7 +16,7 @@ from app.i18n import _
 from app.models import Checkpoint, Run, StageRun
 from app.runs import request
 from app.runs import service as runs
-from app.runs.settings_table import OURS
+from app.runs.request import OURS
 from app.settings import Settings
 from panollava import architecture, rundir
 from panollava.config import RunConfig, flat, merge, validated

@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.i18n import _
+from app.runs.request import OURS
 from panollava.config import RunConfig, StageConfig, flat
 from panollava.stages import Stage
-
-OURS = ("output_dir", "log_dir")
-"""Set by the manager for every run, so no choice of anybody's."""
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from app.logs import plain
 from app.logs import service as logs
 from app.models import Job
 from app.pages import FrameDep, redirect
-from app.runs import lists
 from app.runs import service as runs
+from app.runs.page.view import RunView
 from app.runs.routes import RunDep
-from app.runs.view import RunView
+from app.runs.table import lists
 from panollava.stages import Stage
 
 router = APIRouter(prefix="/runs", include_in_schema=False, dependencies=[READ])
