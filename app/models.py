@@ -105,10 +105,10 @@ class StageRun(SQLModel, table=True):
     """One stage of one run. Its status is its newest job's, or `waiting` while it has none."""
 
     __tablename__ = "stage"
-    __table_args__ = (UniqueConstraint("run_id", "stage"),)
+    __table_args__ = (UniqueConstraint("run_id", "stage"), Index(None, "run_id", "position"))
 
     id: int = _id()
-    run_id: int = Field(foreign_key="run.id", index=True, ondelete="CASCADE")
+    run_id: int = Field(foreign_key="run.id", ondelete="CASCADE")
     stage: Stage = _choice(Stage)
     position: int
     init_checkpoint: str | None = Field(default=None, description="Path of the checkpoint whose weights it started from.")
