@@ -36,7 +36,7 @@ def ring_of(evaluation: Evaluation) -> tuple[View, ...]:
     """The views its model was given of every panorama. Raises BadInput when the checkpoint's note is gone and nothing says so any more."""
     note = rundir.read_note(Path(evaluation.config["checkpoint"]))
     config = validated(RunConfig, note.config)
-    return views.ring(config.views, config.fov)
+    return views.layout(config).views
 
 
 def outline(view: View) -> str:
