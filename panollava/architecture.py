@@ -31,7 +31,7 @@ def describe(config: RunConfig, vision: Mapping[str, Any], language: Mapping[str
     """The architecture of a run whose models have these configs."""
     return Architecture(
         vision_model=config.vision_model, vision_type=vision["model_type"], vision_width=vision["hidden_size"],
-        vision_layers=vision["num_hidden_layers"], image_size=vision["image_size"], patch_size=vision["patch_size"],
+        vision_layers=vision["num_hidden_layers"], image_size=config.view_size or vision["image_size"], patch_size=vision["patch_size"],
         language_model=config.language_model, language_type=language["model_type"], language_width=language["hidden_size"],
         language_layers=language["num_hidden_layers"],
         resampler=config.resampler, resampler_width=config.resampler_width or vision["hidden_size"], pool=config.pool, views=config.views,

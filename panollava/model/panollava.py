@@ -60,7 +60,8 @@ class PanoLlava(nn.Module):
     def patches(self, pixels: Tensor) -> Tensor:
         """uint8 views [U, V, S, S, 3] -> patch features on their grid [U, V, G, G, D]."""
         images = pixels.flatten(0, 1).permute(0, 3, 1, 2).to(self.mean.dtype) / 255  # [U*V, 3, S, S]
-        tokens = self.vision(pixel_values=(images - self.mean) / self.std).last_hidden_state  # [U*V, P, D]
+        # Positions are interpolated where views have another size than the encoder was trained on.
+        tokens = self.vision(pixel_values=(images - self.mean) / self.std, interpolate_pos_encoding=True).last_hidden_state  # [U*V, P, D]
         side = round(tokens.shape[1] ** 0.5)
         if side * side != tokens.shape[1]:
             raise ValueError(f"The vision encoder gives {tokens.shape[1]} tokens a view, which is no square grid.")

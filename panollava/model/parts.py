@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, SiglipVisionModel
 from transformers.utils.logging import disable_progress_bar
 
-from panollava import views
+from panollava import layouts
 from panollava.architecture import describe
 from panollava.config import RunConfig
 from panollava.errors import BadInput
@@ -31,7 +31,7 @@ class Built:
     model: PanoLlava
     tokenizer: PreTrainedTokenizerBase
     architecture: Architecture
-    ring: tuple[views.View, ...]
+    layout: layouts.Layout
     image_tokens: int
 
 
@@ -41,10 +41,12 @@ def build(config: RunConfig, *, language: bool = True) -> Built:
     text_config = _load(AutoConfig, "language_model", config.language_model, dtype=None)
     tokenizer = _load(AutoTokenizer, "language_model", config.language_model, dtype=None)
     processor = _load(AutoImageProcessor, "vision_model", config.vision_model, dtype=None)
-    grid = vision.config.image_size // vision.config.patch_size
+    architecture = describe(config, vision.config.to_dict(), text_config.to_dict())
+    grid, rest = divmod(architecture.image_size, architecture.patch_size)
+    if rest:
+        raise BadInput(f"view_size is {config.view_size}, which {config.vision_model}'s patches of {architecture.patch_size} pixels do not divide.")
     if grid % config.pool:
         raise BadInput(f"pool is {config.pool}, which does not divide {config.vision_model}'s grid of {grid} x {grid} patches.")
-    architecture = describe(config, vision.config.to_dict(), text_config.to_dict())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         resampler = RESAMPLERS[config.resampler](vision.config.hidden_size, architecture.resampler_width)
@@ -53,8 +55,7 @@ def build(config: RunConfig, *, language: bool = True) -> Built:
         vision, resampler, projection, _load_model(AutoModelForCausalLM, "language_model", config.language_model) if language else None,
         pool=config.pool, image_token=int(tokenizer.convert_tokens_to_ids(IMAGE)), mean=tuple(processor.image_mean), std=tuple(processor.image_std),
     )  # fmt: skip
-    ring = views.ring(config.views, config.fov)
-    return Built(model, tokenizer, architecture, ring, len(ring) * (grid // config.pool) ** 2)
+    return Built(model, tokenizer, architecture, layouts.layout(config), config.views * (grid // config.pool) ** 2)
 
 
 def _load_model(kind: Any, field: str, name: str, **options: Any) -> Any:
