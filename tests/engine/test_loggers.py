@@ -95,6 +95,14 @@ def test_half_a_line_that_a_kill_left_is_not_taken_along(tmp_path: Path) -> None
     assert [row[0] for row in table(tmp_path)] == [1, 1, 2, 2, 3, 3, 4, 4]
 
 
+def test_half_a_record_that_a_kill_left_costs_no_step_that_counts(tmp_path: Path) -> None:
+    log(Place(tmp_path), range(1, 7))
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    path.write_bytes(path.read_bytes()[:-5])
+    log(Place(tmp_path, before=tmp_path, step=4), range(5, 9))
+    assert curve(tmp_path, "lr") == [(step, 1e-5) for step in range(1, 9)]
+
+
 def test_a_training_resumed_from_one_that_had_no_loggers_begins_its_own_files(tmp_path: Path) -> None:
     log(Place(tmp_path / "new", before=tmp_path / "nothing", step=4), range(5, 6))
     assert [row[0] for row in table(tmp_path / "new")] == [5, 5]
@@ -153,7 +161,6 @@ def test_a_full_disk_ends_the_event_files_and_not_the_training(tmp_path: Path, w
     """TensorBoard writes in a thread of its own; what happens there is heard of."""
     with opened(RunConfig(tensorboard=True), Stage.resampler, Place(tmp_path), writer) as loggers:
         inner = loggers._open["tensorboard"]._writer.file_writer.event_writer._async_writer._writer  # type: ignore[attr-defined]
-        inner._writer.close()
         inner._writer = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
         for step in range(1, 50):
             loggers.scalars(step, {"lr": 1.0})
