@@ -160,6 +160,8 @@ class RunConfig(BaseModel):
             return
         if self.crop_strategy in RINGS and self.view_count is not None and self.view_count < layouts.fewest(self.fov, self.overlap):
             yield "view_count", self.view_count, self._too_few()
+        if len(set(self.pitches)) < len(self.pitches):
+            yield "pitches", ", ".join(f"{pitch:g}" for pitch in self.pitches), "give each of them once."
         users = self._overlap_stages()
         if users and not layouts.layout(self).neighbours:
             yield self._no_neighbours(users[0])

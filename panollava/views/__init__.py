@@ -6,7 +6,22 @@ Which views there are: `panollava.layouts`.
 
 from panollava.layouts import Layout, View, layout, ring
 from panollava.views.correspondence import correspond, overlap
-from panollava.views.cutting import Cutter, project
+from panollava.views.cutting import Cutter, Maps, project
 from panollava.views.geometry import Doubles, Floats, Image, footprint, reference
 
-__all__ = ["Cutter", "Doubles", "Floats", "Image", "Layout", "View", "correspond", "footprint", "layout", "overlap", "project", "reference", "ring"]
+__all__ = [
+    "Cutter",
+    "Doubles",
+    "Floats",
+    "Image",
+    "Layout",
+    "Maps",
+    "View",
+    "correspond",
+    "footprint",
+    "layout",
+    "overlap",
+    "project",
+    "reference",
+    "ring",
+]

@@ -15,8 +15,27 @@ from panollava.views.geometry import Image, pad, pixels, tangent
 # H, W panorama, V views, S pixels per view side, N = S * supersample
 LONGEST = 32_000
 """OpenCV's maps count in 16 bits."""
-Maps = tuple[npt.NDArray[np.int16], npt.NDArray[np.uint16]]
-"""Whole columns and rows of the padded panorama, and their fractions in steps of 1/32, as cv2.convertMaps gives them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Maps:
+    """Where samples are in the rows `top` to `bottom` of a padded panorama: whole columns and rows, and fractions in steps of 1/32."""
+
+    whole: npt.NDArray[np.int16]  # [R, C, 2]
+    fraction: npt.NDArray[np.uint16]  # [R, C]
+    top: int
+    bottom: int
+
+    @classmethod
+    def of(cls, whole: npt.NDArray[np.int16], fraction: npt.NDArray[np.uint16]) -> "Maps":
+        """From the maps of the whole padded panorama, as cv2.convertMaps gives them: rows that nothing looks at need no padding."""
+        top, bottom = int(whole[..., 1].min()), int(whole[..., 1].max()) + 2
+        return cls(whole - np.array([0, top], np.int16), fraction, top, bottom)
+
+
+def project(panorama: Image, maps: Maps) -> Image:
+    """Bilinear samples of a panorama at the places of the maps. uint8 [H, W, 3] -> uint8 [R, C, 3]."""
+    return np.asarray(cv2.remap(pad(panorama, maps.top, maps.bottom), maps.whole, maps.fraction, cv2.INTER_LINEAR), np.uint8)
 
 
 class Cutter:
@@ -51,10 +70,7 @@ class _Part:
         """uint8 [H, W, 3] -> uint8 [V, S, S, 3]."""
         shrunk = self._shrink(panorama)
         height, width = shrunk.shape[:2]
-        padded = pad(shrunk)
-        drawn = [
-            _averaged(np.asarray(cv2.remap(padded, *maps, cv2.INTER_LINEAR), np.uint8), size) for maps in _maps(self.views, self.n, width, height)
-        ]
+        drawn = [_averaged(project(shrunk, maps), size) for maps in _maps(self.views, self.n, width, height)]
         return np.concatenate(drawn).reshape(-1, size, size, 3)
 
     def _shrink(self, panorama: Image) -> Image:
@@ -64,11 +80,6 @@ class _Part:
         if size == (width, height):
             return panorama
         return np.asarray(cv2.resize(panorama, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def project(panorama: Image, maps: Maps) -> Image:
-    """Bilinear samples of a panorama at places of its padded self, to 1/32 pixel. uint8 [H, W, 3], maps [R, C] -> uint8 [R, C, 3]."""
-    return np.asarray(cv2.remap(pad(panorama), *maps, cv2.INTER_LINEAR), np.uint8)
 
 
 def _parts(views: tuple[View, ...], n: int) -> Iterator[_Part]:
@@ -104,4 +115,4 @@ def _fixed(views: tuple[View, ...], n: int, width: int, height: int) -> Maps:
         columns.append((np.round(column * 1024) / 1024 - 1 + view.yaw / 360 * width) % width + 1)
         rows.append(row)
     whole, fraction = cv2.convertMaps(np.concatenate(columns).astype(np.float32), np.concatenate(rows).astype(np.float32), cv2.CV_16SC2)
-    return np.asarray(whole, np.int16), np.asarray(fraction, np.uint16)
+    return Maps.of(np.asarray(whole, np.int16), np.asarray(fraction, np.uint16))

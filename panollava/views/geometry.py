@@ -2,6 +2,7 @@
 
 import math
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -67,12 +68,14 @@ def pixels(view: View, size: int, width: int, height: int) -> tuple[Doubles, Dou
     return column % width + 1, (0.5 - latitude / math.pi) * height + 0.5
 
 
-def pad(panorama: Image) -> Image:
-    """[H, W, 3] -> [H+2, W+2, 3]: each side continues with the other, and each pole with its row seen from the other side."""
+def pad(panorama: Image, top: int = 0, bottom: int | None = None) -> Image:
+    """[H, W, 3] -> rows `top` to `bottom` of [H+2, W+2, 3]: a side continues with the other one, a pole with its row seen from the other side."""
     height, width = panorama.shape[:2]
-    padded = np.empty((height + 2, width + 2, *panorama.shape[2:]), panorama.dtype)
-    inner = padded[:, 1:-1]
-    inner[1:-1] = panorama
-    inner[0], inner[-1] = np.roll(panorama[0], width // 2, axis=0), np.roll(panorama[-1], width // 2, axis=0)
-    padded[:, 0], padded[:, -1] = inner[:, -1], inner[:, 0]
-    return padded
+    bottom = height + 2 if bottom is None else bottom
+    above, below = int(top == 0), int(bottom == height + 2)
+    inner = panorama[top - 1 + above : bottom - 1 - below]
+    padded = cv2.copyMakeBorder(inner, above, below, 1, 1, cv2.BORDER_WRAP)
+    for row, pole in [(0, 0)] * above + [(-1, height - 1)] * below:
+        across = np.roll(panorama[pole], width // 2, axis=0)
+        padded[row] = np.concatenate([across[-1:], across, across[:1]])
+    return np.asarray(padded, np.uint8)

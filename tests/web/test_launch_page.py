@@ -354,8 +354,31 @@ def other_model(house) -> Path:
     return directory
 
 
-def test_views_are_counted_while_one_types(house, typed):
-    assert house.browser.post("/runs/new/plan", data=typed(overlap="0.8")).json()["views"] == "20 views of every panorama"
+@pytest.mark.parametrize(
+    ("strategy", "more", "says"),
+    [
+        ("e2p", {"overlap": "0.8"}, "20 views"),
+        ("e2p", {"view_count": "12"}, "12 views"),
+        ("anyres_e2p", {"pitches": "-30,30"}, "17 views"),
+        ("cubemap", {"cube_faces": "4"}, "4 views"),
+        ("sliding_window", {"fov": "120"}, "6 views"),
+        ("resize", {}, "1 view"),
+    ],
+)
+def test_views_are_counted_while_one_types(house, typed, strategy, more, says):
+    assert house.browser.post("/runs/new/plan", data=typed(crop_strategy=strategy, **more)).json()["views"] == f"{says} of every panorama"
+
+
+def test_the_chain_says_what_each_stage_minimises_as_it_is_set(house, typed):
+    first = house.browser.get("/runs/new").text
+    assert "vicreg loss; learns expander, vision" in first
+    assert first.count("autoregressive loss; learns") == 2
+    told = house.browser.post("/runs/new/plan", data=typed(overlap_loss="densecl", overlap_loss_weight="0.1")).json()["learning"]
+    assert told["vision"].startswith("densecl loss;")
+    assert told["resampler"].startswith("autoregressive + 0.1 densecl loss;")
+    assert told["finetune"].startswith("autoregressive loss;")
+    unclear = house.browser.post("/runs/new/plan", data=typed(overlap_loss="densecl", seed="-1")).json()["learning"]
+    assert unclear["vision"].startswith("overlap loss;")
 
 
 def test_who_may_only_read_sees_the_form_and_may_not_send_it(house):

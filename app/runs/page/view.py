@@ -12,7 +12,7 @@ from sqlmodel import Session, col, select
 from app.checkpoints import kept, lists
 from app.checkpoints import service as checkpoints
 from app.checkpoints.kept import Reason
-from app.i18n import _
+from app.i18n import ngettext
 from app.jobs import queue
 from app.jobs.states import PATIENCE
 from app.launch import preview
@@ -230,5 +230,9 @@ class RunView:
 
 def facts(config: dict[str, Any]) -> list[str]:
     """Few enough to stand beside a run's name."""
-    views = RunConfig.model_construct(fov=config["fov"], overlap=config["overlap"]).views
-    return [_("{n} views").format(n=views), config["resampler"], *([config["precision"]] if config["precision"] != "auto" else [])]
+    views = RunConfig.model_construct(**config).views
+    return [
+        ngettext("{n} view", "{n} views", views).format(n=views),
+        config["resampler"],
+        *([config["precision"]] if config["precision"] != "auto" else []),
+    ]
