@@ -181,6 +181,8 @@ class RunConfig(BaseModel):
         for stage in self._overlap_stages():
             if (size := self.stages[stage].batch_size) < 4:
                 yield f"stages.{stage}.batch_size", size, "the overlap loss takes statistics across images and needs at least 4."
+        if self._overlap_stages() and not any((self.vicreg_inv, self.vicreg_var, self.vicreg_cov)):
+            yield "vicreg_inv", self.vicreg_inv, "with all three weights of VICReg 0 there is nothing to minimise."
         if self.overlap_loss_weight and Stage.resampler not in self.stage:
             why = (
                 "it is added in stage resampler, which this run does not train. Stage vision is the overlap loss alone, and in stage finetune the "

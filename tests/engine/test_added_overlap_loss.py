@@ -81,6 +81,20 @@ def test_a_batch_of_too_few_panoramas_goes_without_and_is_counted(added: RunConf
     total, _, terms = module.measure(batch)
     assert (len(batch.pixels), terms, module.without_overlap) == (3, {}, 1)
     assert total.item() == pytest.approx(module.model(batch).mean.item(), rel=1e-5)
+    total.backward()
+    assert all(parameter.grad is not None for parameter in module.parameters() if parameter.requires_grad), "as DDP wants it"
+
+
+@pytest.mark.parametrize("loss", ["vicreg", "densecl"])
+def test_it_is_taken_in_fp32_though_the_encoder_works_in_bf16(added: RunConfig, batch: Batch, loss: str) -> None:
+    module = module_of(added.model_copy(update={"overlap_loss": loss}))
+    grid = module.model.patches(six(batch).pixels)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert module.expander(grid).dtype is torch.bfloat16, "what would be without care"
+        pairs = module._pairs(six(batch), grid)
+        found, _ = module._overlap_loss(*pairs)
+    assert {each.dtype for each in (*pairs, found)} == {torch.float32}
+    assert found.item() == pytest.approx(module._overlap_loss(*module._pairs(six(batch), grid))[0].item(), abs=1e-6)
 
 
 def test_steps_without_it_are_told_at_the_next_validation(added: RunConfig, demo_data: Path, tmp_path: Path) -> None:
@@ -144,6 +158,7 @@ def test_the_next_stage_starts_from_its_checkpoint(added: RunConfig, added_run: 
         ({"overlap_loss_weight": 0.1, "stages": {"resampler": {"batch_size": 3}}}, r"stages\.resampler\.batch_size is 3: .* at least 4"),
         ({"stage": "resampler", "overlap_loss_weight": 0.1, "crop_strategy": "cubemap"}, "crop_strategy is cubemap: stage resampler compares"),
         ({"stage": "resampler", "overlap_loss_weight": 0.1, "overlap": 0}, r"overlap is 0\.0: stage resampler compares"),
+        ({"vicreg_inv": 0, "vicreg_var": 0, "vicreg_cov": 0}, "vicreg_inv is 0.0: with all three weights of VICReg 0"),
         ({"overlap_loss_weight": -1}, "overlap_loss_weight: Input should be greater than or equal to 0"),
         ({"overlap_loss": "barlow"}, "overlap_loss: Input should be 'vicreg' or 'densecl'"),
         ({"overlap_loss": "densecl", "vicreg_cov": 2}, "vicreg_cov is 2.0: it counts only where overlap_loss is vicreg"),
