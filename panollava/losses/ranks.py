@@ -5,11 +5,11 @@ Legend: U panoramas of this rank.
 """
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather
 
 
 def ranks() -> int:
@@ -42,7 +42,24 @@ def _together(mine: Tensor, counts: list[int]) -> list[Tensor]:
 
 
 def _all(mine: Tensor) -> tuple[Tensor, ...]:
-    return tuple(all_gather(mine))  # type: ignore[no-untyped-call]
+    theirs: tuple[Tensor, ...] = _Gather.apply(mine)  # type: ignore[no-untyped-call]
+    return theirs
+
+
+class _Gather(torch.autograd.Function):
+    """A tensor of each rank -> all of them; backward every rank is given what the losses of all ranks ask of its own."""
+
+    @staticmethod
+    def forward(_: Any, mine: Tensor) -> tuple[Tensor, ...]:
+        theirs = [torch.empty_like(mine) for _ in range(ranks())]
+        dist.all_gather(theirs, mine.contiguous())
+        return tuple(theirs)
+
+    @staticmethod
+    def backward(_: Any, *wanted: Tensor) -> Tensor:
+        summed = torch.stack(wanted)
+        dist.all_reduce(summed)
+        return summed[dist.get_rank()]
 
 
 @lru_cache(maxsize=4)
