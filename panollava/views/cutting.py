@@ -1,4 +1,4 @@
-"""Pixels of views, fast: what `reference` gives, by OpenCV with cached fixed-point maps."""
+"""Pixels of views, fast: what `reference` gives, by OpenCV with cached maps."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from panollava.layouts import Layout, View
-from panollava.views.geometry import Image, pad, pixels, tangent
+from panollava.views.geometry import Floats, Image, pad, pixels, tangent
 
 # H, W panorama, V views, S pixels per view side, N = S * supersample
 LONGEST = 32_000
@@ -19,23 +19,32 @@ LONGEST = 32_000
 
 @dataclass(frozen=True, eq=False)
 class Maps:
-    """Where samples are in the rows `top` to `bottom` of a padded panorama: whole columns and rows, and fractions in steps of 1/32."""
+    """Where samples are in the rows `top` to `bottom` of a padded panorama, as cv2.remap takes it.
 
-    whole: npt.NDArray[np.int16]  # [R, C, 2]
-    fraction: npt.NDArray[np.uint16]  # [R, C]
+    Columns and rows [R, C], exact; or whole ones [R, C, 2] and their fractions in steps of 1/32 [R, C], which is faster.
+    """
+
+    first: Floats | npt.NDArray[np.int16]
+    second: Floats | npt.NDArray[np.uint16]
     top: int
     bottom: int
 
     @classmethod
-    def of(cls, whole: npt.NDArray[np.int16], fraction: npt.NDArray[np.uint16]) -> "Maps":
-        """From the maps of the whole padded panorama, as cv2.convertMaps gives them: rows that nothing looks at need no padding."""
-        top, bottom = int(whole[..., 1].min()), int(whole[..., 1].max()) + 2
-        return cls(whole - np.array([0, top], np.int16), fraction, top, bottom)
+    def exact(cls, columns: Floats, rows: Floats) -> "Maps":
+        """From places in the whole padded panorama: rows that nothing looks at need no padding."""
+        top = int(rows.min())
+        return cls(columns, rows - np.float32(top), top, int(rows.max()) + 2)
+
+    @classmethod
+    def fixed(cls, whole: npt.NDArray[np.int16], fraction: npt.NDArray[np.uint16]) -> "Maps":
+        """The same, from what cv2.convertMaps gives."""
+        top = int(whole[..., 1].min())
+        return cls(whole - np.array([0, top], np.int16), fraction, top, int(whole[..., 1].max()) + 2)
 
 
 def project(panorama: Image, maps: Maps) -> Image:
     """Bilinear samples of a panorama at the places of the maps. uint8 [H, W, 3] -> uint8 [R, C, 3]."""
-    return np.asarray(cv2.remap(pad(panorama, maps.top, maps.bottom), maps.whole, maps.fraction, cv2.INTER_LINEAR), np.uint8)
+    return np.asarray(cv2.remap(pad(panorama, maps.top, maps.bottom), maps.first, maps.second, cv2.INTER_LINEAR), np.uint8)
 
 
 class Cutter:
@@ -104,15 +113,14 @@ def _averaged(column: Image, size: int) -> Image:
 def _maps(views: tuple[View, ...], n: int, width: int, height: int) -> tuple[Maps, ...]:
     """Maps of views one above the other, as many at once as OpenCV can take. [V*N, N] each"""
     at_once = max(1, LONGEST // n)
-    return tuple(_fixed(views[start : start + at_once], n, width, height) for start in range(0, len(views), at_once))
+    return tuple(_placed(views[start : start + at_once], n, width, height) for start in range(0, len(views), at_once))
 
 
-def _fixed(views: tuple[View, ...], n: int, width: int, height: int) -> Maps:
+def _placed(views: tuple[View, ...], n: int, width: int, height: int) -> Maps:
     columns, rows = [], []
     for view in views:
         column, row = pixels(replace(view, yaw=0), n, width, height)
         # 1/1024 pixel is exact in float32: turning by whole columns keeps every fraction, so a rolled panorama gives the same views.
         columns.append((np.round(column * 1024) / 1024 - 1 + view.yaw / 360 * width) % width + 1)
         rows.append(row)
-    whole, fraction = cv2.convertMaps(np.concatenate(columns).astype(np.float32), np.concatenate(rows).astype(np.float32), cv2.CV_16SC2)
-    return Maps.of(np.asarray(whole, np.int16), np.asarray(fraction, np.uint16))
+    return Maps.exact(np.concatenate(columns).astype(np.float32), np.concatenate(rows).astype(np.float32))
