@@ -69,8 +69,11 @@ class PanoLlava(nn.Module):
         return grid
 
     def image_tokens(self, pixels: Tensor) -> Tensor:
-        """uint8 views [U, V, S, S, 3] -> image tokens [U, N, L], view-major: the ring once around, starting at the front."""
-        grid = self.patches(pixels)  # [U, V, G, G, D]
+        """uint8 views [U, V, S, S, 3] -> image tokens [U, N, L]."""
+        return self.bridge(self.patches(pixels))
+
+    def bridge(self, grid: Tensor) -> Tensor:
+        """Patch features [U, V, G, G, D] -> image tokens [U, N, L], view-major: the ring once around, starting at the front."""
         panoramas, views = grid.shape[:2]
         maps = grid.flatten(0, 1).permute(0, 3, 1, 2)  # [U*V, D, G, G]
         pooled = F.avg_pool2d(maps, self.pool).flatten(2).transpose(1, 2)  # [U*V, P / pool^2, D]
@@ -88,9 +91,12 @@ class PanoLlava(nn.Module):
         filled: Tensor = embeddings.masked_scatter(slots.unsqueeze(-1), image_tokens.to(embeddings.dtype))
         return filled
 
-    def forward(self, batch: Batch) -> Loss:
-        """Summed next-token cross-entropy over the answers. Raises ValueError for a batch with nothing to learn from."""
-        images = self.image_tokens(batch.pixels)[batch.image_index]  # [B, N, L]
+    def forward(self, batch: Batch, grid: Tensor | None = None) -> Loss:
+        """Summed next-token cross-entropy over the answers. Raises ValueError for a batch with nothing to learn from.
+
+        `grid` are the batch's patch features [U, V, G, G, D] where they are at hand.
+        """
+        images = self.bridge(self.patches(batch.pixels) if grid is None else grid)[batch.image_index]  # [B, N, L]
         hidden = self._language.model(inputs_embeds=self.embed(batch.input_ids, images), attention_mask=batch.attention_mask).last_hidden_state
         targets = batch.labels[:, 1:]  # position t predicts token t + 1
         kept = targets != IGNORE
