@@ -35,6 +35,9 @@ class Architecture(BaseModel):
     language_layers: int
     resampler: str
     resampler_width: int
+    resampler_queries: int | None = None
+    resampler_layers: int | None = None
+    resampler_heads: int | None = None
     pool: int
     views: int
 

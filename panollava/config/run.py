@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
-from panollava.config.fields import STRICT, Advanced, Bridge, Chain, Common, Data, Terminal, Vicreg, Views, misplaced, unit
+from panollava import resamplers
+from panollava.config.fields import STRICT, Advanced, Bridge, Chain, Common, Data, Terminal, Vicreg, Views, misplaced, only_for, unit
 from panollava.config.stage import StageConfigs
 from panollava.errors import BadInput
 from panollava.stages import Stage
@@ -52,9 +53,30 @@ class RunConfig(BaseModel):
     fov: Views[float] = Field(90.0, gt=0, lt=170, json_schema_extra=unit("degrees"), description="Field of view of each view, degrees.")
     overlap: Views[float] = Field(0.5, ge=0, lt=1, description="Share of a view's angle that its neighbour sees too.")
 
-    resampler: Bridge[Literal["mlp"]] = Field("mlp", description="What maps vision features to the language model's image tokens.")
-    resampler_width: Bridge[int | None] = Field(None, ge=1, description="Width inside the resampler; the vision encoder's if not set.")
-    pool: Bridge[Literal[1, 2, 4]] = Field(2, description="Patch tokens averaged per side before the resampler: 2 makes one token of four.")
+    resampler: Bridge[Annotated[str, AfterValidator(resamplers.known)]] = Field(
+        "mlp", json_schema_extra={"enum": list(resamplers.RESAMPLERS)},
+        description="What maps vision features to image tokens: mlp, linear and avgpool keep one token for each patch or each few; "
+        "perceiver and qformer let a fixed number of queries read all views.",
+    )  # fmt: skip
+    resampler_width: Bridge[int | None] = Field(
+        None, ge=1, json_schema_extra=only_for(resampler=resamplers.having("resampler_width")),
+        description="Width inside the resampler; the vision encoder's if not set.",
+    )  # fmt: skip
+    pool: Bridge[Literal[1, 2, 4]] = Field(
+        2, json_schema_extra=only_for(resampler=resamplers.having("pool")),
+        description="Patch tokens averaged per side before the resampler: 2 makes one token of four.",
+    )  # fmt: skip
+    resampler_queries: Bridge[int] = Field(
+        64, ge=1, le=4096, json_schema_extra=unit("tokens") | only_for(resampler=resamplers.having("resampler_queries")),
+        description="Image tokens of a panorama: queries that read all of its views.",
+    )  # fmt: skip
+    resampler_layers: Bridge[int] = Field(
+        2, ge=1, le=24, json_schema_extra=only_for(resampler=resamplers.having("resampler_layers")), description="Attention layers of the resampler."
+    )
+    resampler_heads: Bridge[int] = Field(
+        8, ge=1, le=64, json_schema_extra=only_for(resampler=resamplers.having("resampler_heads")),
+        description="Attention heads of each of its layers; their number divides the resampler's width.",
+    )  # fmt: skip
 
     vicreg_inv: Vicreg[float] = Field(25.0, ge=0, description="Weight of VICReg's invariance term.")
     vicreg_var: Vicreg[float] = Field(25.0, ge=0, description="Weight of VICReg's variance term.")

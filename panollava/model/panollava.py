@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from panollava.model.text import IGNORE
+from panollava.model.vision import patch_tokens
 
 
 @dataclass(frozen=True)
@@ -42,39 +43,30 @@ class Loss:
 
 
 class PanoLlava(nn.Module):
-    """Vision encoder -> pool -> resampler -> projection -> language model. The language model may be left out (stage vision)."""
+    """Vision encoder -> resampler -> projection -> language model. The language model may be left out (stage vision)."""
 
     mean: Tensor
     std: Tensor
 
     def __init__(
         self, vision: nn.Module, resampler: nn.Module, projection: nn.Module, language: nn.Module | None,
-        *, pool: int, image_token: int, mean: tuple[float, ...], std: tuple[float, ...],
+        *, image_token: int, mean: tuple[float, ...], std: tuple[float, ...],
     ) -> None:  # fmt: skip
         super().__init__()
         self.vision, self.resampler, self.projection, self.language = vision, resampler, projection, language
-        self.pool, self.image_token = pool, image_token
+        self.image_token = image_token
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def patches(self, pixels: Tensor) -> Tensor:
         """uint8 views [U, V, S, S, 3] -> patch features on their grid [U, V, G, G, D]."""
         images = pixels.flatten(0, 1).permute(0, 3, 1, 2).to(self.mean.dtype) / 255  # [U*V, 3, S, S]
-        tokens = self.vision(pixel_values=(images - self.mean) / self.std).last_hidden_state  # [U*V, P, D]
-        side = round(tokens.shape[1] ** 0.5)
-        if side * side != tokens.shape[1]:
-            raise ValueError(f"The vision encoder gives {tokens.shape[1]} tokens a view, which is no square grid.")
-        grid: Tensor = tokens.reshape(*pixels.shape[:2], side, side, -1)
-        return grid
+        grids = patch_tokens(self.vision, (images - self.mean) / self.std)  # [U*V, G, G, D]
+        return grids.reshape(*pixels.shape[:2], *grids.shape[1:])
 
     def image_tokens(self, pixels: Tensor) -> Tensor:
-        """uint8 views [U, V, S, S, 3] -> image tokens [U, N, L], view-major: the ring once around, starting at the front."""
-        grid = self.patches(pixels)  # [U, V, G, G, D]
-        panoramas, views = grid.shape[:2]
-        maps = grid.flatten(0, 1).permute(0, 3, 1, 2)  # [U*V, D, G, G]
-        pooled = F.avg_pool2d(maps, self.pool).flatten(2).transpose(1, 2)  # [U*V, P / pool^2, D]
-        tokens = pooled.reshape(panoramas, views * pooled.shape[1], -1)  # [U, N, D]
-        bridged: Tensor = self.projection(self.resampler(tokens))
+        """uint8 views [U, V, S, S, 3] -> image tokens [U, N, L]."""
+        bridged: Tensor = self.projection(self.resampler(self.patches(pixels)))
         return bridged
 
     def embed(self, input_ids: Tensor, image_tokens: Tensor) -> Tensor:
@@ -117,12 +109,15 @@ class PanoLlava(nn.Module):
 
 
 def freeze(model: nn.Module, trains: frozenset[str]) -> None:
-    """Let exactly these parts learn; a part is any dotted piece of a parameter's name. Raises ValueError for a part that is not there."""
-    unused = set(trains)
+    """Let exactly these parts learn; a part is any dotted piece of a parameter's name. Raises ValueError for a part that is not there.
+
+    A part without parameters, such as a resampler that only averages, is there and learns nothing.
+    """
+    unused = set(trains) - {piece for name, _ in model.named_modules() for piece in name.split(".")}
     for name, parameter in model.named_parameters():
-        hits = trains & set(name.split("."))
-        parameter.requires_grad_(bool(hits))
-        unused -= hits
+        pieces = set(name.split("."))
+        parameter.requires_grad_(bool(trains & pieces))
+        unused -= pieces
     if unused:
         raise ValueError(f"Nothing in the model is called {sorted(unused)}.")
 

@@ -350,7 +350,9 @@ def test_the_script_is_told_which_checkpoints_fit_what_is_typed(house, typed):
 def other_model(house) -> Path:
     directory = house.settings.home / "wide"
     directory.mkdir()
-    (directory / "config.json").write_text('{"hidden_size": 16, "num_hidden_layers": 1, "image_size": 32, "patch_size": 8}')
+    (directory / "config.json").write_text(
+        '{"model_type": "siglip_vision_model", "hidden_size": 16, "num_hidden_layers": 1, "image_size": 32, "patch_size": 8}'
+    )
     return directory
 
 
