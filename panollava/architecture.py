@@ -36,12 +36,14 @@ def of(config: RunConfig) -> Architecture | None:
 
 
 def image_tokens(config: RunConfig) -> int | None:
-    """Image tokens of every panorama; None where the vision encoder's config is not on this machine and the resampler needs it."""
+    """Image tokens of every panorama; None where they depend on a vision encoder whose config is not on this machine. Raises BadInput."""
     vision = _json(config.vision_model, "config.json")
     if vision is None:
         return config.resampler_queries if resamplers.QUERIES in RESAMPLERS[config.resampler].options else None
     tower = _tower(config, vision, _json(config.vision_model, PROCESSOR) or {})
-    return resamplers.image_tokens(config, Sizes(config.views, tower["image_size"] // tower["patch_size"], tower["hidden_size"]))
+    at = Sizes(config.views, tower["image_size"] // tower["patch_size"], tower["hidden_size"])
+    resamplers.check(config, at)
+    return resamplers.image_tokens(config, at)
 
 
 def outline(config: RunConfig) -> Outline | None:
@@ -81,6 +83,7 @@ def describe(config: RunConfig, vision: Json, processor: Json, language: Json) -
             language_layers=language["num_hidden_layers"],
             resampler=config.resampler, resampler_width=(resamplers.WIDTH in options and config.resampler_width) or tower["hidden_size"],
             pool=config.pool if resamplers.POOL in options else 1, views=config.views,
+            **({"lora_r": config.lora_r, "lora_alpha": config.lora_scale, "lora_targets": config.lora_targets} if config.lora_r else {}),
             **{option: getattr(config, option) for option in (resamplers.QUERIES, resamplers.LAYERS, resamplers.HEADS) if option in options},
         )  # fmt: skip
     except KeyError as error:

@@ -79,7 +79,7 @@ def plan_run(_actor: Launcher, request: Request, posted: Posted, state: StateDep
         "command": plan.command,
         "json": plan.json,
         "curl": plan.curl,
-        "views": _views(plan),
+        "views": _views(plan, settings),
         "offers": {offer.path: offer.why_not for group in offers.values() for offer in group},
     }
 
@@ -113,7 +113,7 @@ def _render(frame: Frame, settings: Settings, draft: Draft, plan: Plan, status: 
         recipes=RECIPES,
         suggestions=data.suggestions(settings),
         differs=_differs(draft),
-        views=_views(plan),
+        views=_views(plan, settings),
     )
     page.headers["Cache-Control"] = "private, no-cache"  # kept for the way back, so that the form there has the key it had
     return page
@@ -152,9 +152,10 @@ def _differs(draft: Draft) -> str:
     return ngettext("{n} value differs from “{start}”", "{n} values differ from “{start}”", count).format(n=count, start=draft.start.title)
 
 
-def _views(plan: Plan) -> str:
+def _views(plan: Plan, settings: Settings) -> str:
     """Empty while the settings make no ring of views."""
     if plan.asked is None:
         return ""
-    count = plan.asked.views
-    return ngettext("{n} view of every panorama", "{n} views of every panorama", count).format(n=count)
+    count, tokens = plan.asked.views, preview.image_tokens(plan.asked, settings)
+    said = ngettext("{n} view of every panorama", "{n} views of every panorama", count).format(n=count)
+    return _("{views}, {n} image tokens").format(views=said, n=f"{tokens:,}") if tokens else said

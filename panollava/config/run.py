@@ -13,6 +13,8 @@ from panollava.config.stage import StageConfigs
 from panollava.errors import BadInput
 from panollava.stages import Stage
 
+LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_targets")
+
 
 def _stages(value: Any) -> Any:
     """`all`, one name, several joined by commas, or a list of names -> a tuple in training order."""
@@ -26,6 +28,11 @@ def _stages(value: Any) -> Any:
     if not names:
         raise ValueError("choose at least one stage")
     return tuple(stage for stage in Stage if stage in names)
+
+
+def _names(value: Any) -> Any:
+    """`q_proj,v_proj`, as on a command line -> a list."""
+    return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
 
 class RunConfig(BaseModel):
@@ -78,6 +85,15 @@ class RunConfig(BaseModel):
         description="Attention heads of each of its layers; their number divides the resampler's width.",
     )  # fmt: skip
 
+    lora_r: Bridge[int] = Field(
+        0, ge=0, le=1024, description="Rank of the LoRA adapters that stage finetune trains in the language model; 0 is none."
+    )
+    lora_alpha: Bridge[int | None] = Field(None, ge=1, description="Scale of the adapters, divided by their rank; twice the rank if not set.")
+    lora_dropout: Bridge[float] = Field(0.0, ge=0, lt=1, description="Share of an adapter's inputs that are dropped in training.")
+    lora_targets: Bridge[Annotated[tuple[str, ...], BeforeValidator(_names)]] = Field(
+        ("all-linear",), min_length=1, description="Layers that get adapters, such as q_proj,v_proj; all-linear is every one but the head."
+    )
+
     vicreg_inv: Vicreg[float] = Field(25.0, ge=0, description="Weight of VICReg's invariance term.")
     vicreg_var: Vicreg[float] = Field(25.0, ge=0, description="Weight of VICReg's variance term.")
     vicreg_cov: Vicreg[float] = Field(1.0, ge=0, description="Weight of VICReg's covariance term.")
@@ -98,6 +114,14 @@ class RunConfig(BaseModel):
         stride = self.fov * (1 - self.overlap)
         return max(1, math.ceil(round(360 / stride, 9)))  # 360 / (90 * (1 - 0.8)) is 20.000000000000004
 
+    @property
+    def lora_scale(self) -> int:
+        return self.lora_alpha or 2 * self.lora_r
+
+    def without_adapters(self) -> "RunConfig":
+        """The config of the same model once its adapters are merged."""
+        return self.model_copy(update={name: RunConfig.model_fields[name].default for name in LORA})
+
     def csv(self, split: Literal["train", "valid"]) -> Path:
         """The CSV file of a split: its own field, else `data_dir`, else the default directory."""
         named = self.csv_train if split == "train" else self.csv_val
@@ -110,9 +134,15 @@ class RunConfig(BaseModel):
 
     def _wrong(self) -> Iterator[tuple[str, Any, str]]:
         yield from misplaced(self)
+        yield from self._wrong_adapters()
         if Stage.vision in self.stage and self.stages.vision.batch_size < 4:
             yield "stages.vision.batch_size", self.stages.vision.batch_size, "VICReg takes statistics across images and needs at least 4."
         if Stage.vision in self.stage and self.overlap == 0:
             yield "overlap", 0, "stage vision compares what neighbouring views both see, so it needs an overlap above 0."
         if self.devices > 1:
             yield "devices", self.devices, "a run on several devices is not built yet; use 1."
+
+    def _wrong_adapters(self) -> Iterator[tuple[str, Any, str]]:
+        for name in LORA[1:]:
+            if not self.lora_r and getattr(self, name) != RunConfig.model_fields[name].default:
+                yield name, getattr(self, name), "it counts only where lora_r is above 0."

@@ -12,8 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from panollava.model.language import answer_logits, ends
 from panollava.model.text import IGNORE
 from panollava.model.vision import patch_tokens
+from panollava.stages import parts
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ class PanoLlava(nn.Module):
 
     def embed(self, input_ids: Tensor, image_tokens: Tensor) -> Tensor:
         """Token ids [B, T] with N placeholders each, image tokens [B, N, L] -> embeddings [B, T, L]. Raises if the counts differ."""
-        embeddings = self._language.get_input_embeddings()(input_ids)
         slots = input_ids == self.image_token
+        embeddings = self._language.get_input_embeddings()(input_ids.masked_fill(slots, 0))
         expected = image_tokens.shape[1]
         if not bool((slots.sum(1) == expected).all()):
             raise ValueError(f"Every sample needs {expected} image placeholders; found {slots.sum(1).tolist()}.")
@@ -82,14 +84,13 @@ class PanoLlava(nn.Module):
     def forward(self, batch: Batch) -> Loss:
         """Summed next-token cross-entropy over the answers. Raises ValueError for a batch with nothing to learn from."""
         images = self.image_tokens(batch.pixels)[batch.image_index]  # [B, N, L]
-        hidden = self._language.model(inputs_embeds=self.embed(batch.input_ids, images), attention_mask=batch.attention_mask).last_hidden_state
         targets = batch.labels[:, 1:]  # position t predicts token t + 1
         kept = targets != IGNORE
         tokens = int(kept.sum())
         if tokens == 0:
             raise ValueError("No token of this batch is supervised: the answers are empty or were cut away by max_text_length.")
-        # Only the supervised positions reach the head: full logits of a real vocabulary cost more than the rest of the step.
-        logits = self._language.lm_head(hidden[:, :-1][kept]).float()
+        kept_at = F.pad(kept, (0, 1))  # [B, T]: nothing follows the last token
+        logits = answer_logits(self._language, self.embed(batch.input_ids, images), batch.attention_mask, kept_at)
         return Loss(F.cross_entropy(logits, targets[kept], reduction="sum"), tokens)
 
     @torch.no_grad()
@@ -97,7 +98,7 @@ class PanoLlava(nn.Module):
         """Greedy answers: image tokens [B, N, L] and left-padded prompts [B, T] -> new token ids only [B, <= max_new_tokens]."""
         answers: Tensor = self._language.generate(
             inputs_embeds=self.embed(input_ids, image_tokens), attention_mask=attention_mask, max_new_tokens=max_new_tokens,
-            do_sample=False, num_beams=1, eos_token_id=stop, pad_token_id=pad,
+            do_sample=False, num_beams=1, eos_token_id=sorted({*stop, *ends(self._language)}), pad_token_id=pad,
         )  # fmt: skip
         return answers
 
@@ -108,16 +109,15 @@ class PanoLlava(nn.Module):
         return self.language
 
 
-def freeze(model: nn.Module, trains: frozenset[str]) -> None:
+def freeze(model: nn.Module, trains: frozenset[str], optional: frozenset[str] = frozenset()) -> None:
     """Let exactly these parts learn; a part is any dotted piece of a parameter's name. Raises ValueError for a part that is not there.
 
-    A part without parameters, such as a resampler that only averages, is there and learns nothing.
+    A part without parameters, such as a resampler that only averages, is there and learns nothing. `optional` parts need not be there.
     """
-    unused = set(trains) - {piece for name, _ in model.named_modules() for piece in name.split(".")}
+    unused = set(trains).difference(*(parts(name) for name, _ in model.named_modules()))
     for name, parameter in model.named_parameters():
-        pieces = set(name.split("."))
-        parameter.requires_grad_(bool(trains & pieces))
-        unused -= pieces
+        parameter.requires_grad_(bool((trains | optional) & parts(name)))
+        unused -= parts(name)
     if unused:
         raise ValueError(f"Nothing in the model is called {sorted(unused)}.")
 

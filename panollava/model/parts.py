@@ -3,6 +3,7 @@
 Everything that learns is kept in fp32; mixed precision is the trainer's business.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,14 @@ from panollava.architecture import describe
 from panollava.config import RunConfig
 from panollava.encoders import ENCODERS
 from panollava.errors import BadInput
+from panollava.model.language import plain_generation
+from panollava.model.lora import add_adapters
 from panollava.model.panollava import PanoLlava
-from panollava.model.text import IMAGE
+from panollava.model.text import image_token
 from panollava.model.vision import drop_unused
 from panollava.rundir import Architecture
 
+log = logging.getLogger("panollava")
 disable_progress_bar()  # type: ignore[no-untyped-call]  # a bar of 50 ms per loaded model says nothing and fills the logs
 
 
@@ -38,8 +42,11 @@ class Built:
     image_tokens: int
 
 
-def build(config: RunConfig, *, language: bool = True) -> Built:
-    """The model a config describes, its new parts initialised from `config.seed`. Raises BadInput for models that cannot be had or used."""
+def build(config: RunConfig, *, language: bool = True, adapters: bool = False) -> Built:
+    """The model a config describes, its new parts initialised from `config.seed`. Raises BadInput for models that cannot be had or used.
+
+    `adapters`: with those the config asks for, as stage finetune has it.
+    """
     vision_config = _load(AutoConfig, "vision_model", config.vision_model, dtype=None).to_dict()
     text_config = _load(AutoConfig, "language_model", config.language_model, dtype=None).to_dict()
     processor = _load(AutoImageProcessor, "vision_model", config.vision_model, dtype=None)
@@ -48,15 +55,20 @@ def build(config: RunConfig, *, language: bool = True) -> Built:
     sizes = architectures.sizes(architecture)
     resamplers.check(config, sizes)
     vision = _load_vision(config.vision_model, vision_config["model_type"])
+    speaker = _load_language(config.language_model) if language else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         resampler = resamplers.make(config, sizes)
         projection = nn.Linear(resampler.width, architecture.language_width)
+        if speaker is not None and adapters and config.lora_r:
+            add_adapters(speaker, config)
     model = PanoLlava(
-        vision, resampler, projection, _load_model(AutoModelForCausalLM, "language_model", config.language_model) if language else None,
-        image_token=int(tokenizer.convert_tokens_to_ids(IMAGE)), mean=tuple(processor.image_mean), std=tuple(processor.image_std),
+        vision, resampler, projection, speaker,
+        image_token=image_token(tokenizer), mean=tuple(processor.image_mean), std=tuple(processor.image_std),
     )  # fmt: skip
-    return Built(model, tokenizer, architecture, views.ring(config.views, config.fov), resamplers.image_tokens(config, sizes))
+    tokens = resamplers.image_tokens(config, sizes)
+    log.info("%d views of a panorama become %d image tokens (%s)", config.views, tokens, config.resampler)
+    return Built(model, tokenizer, architecture, views.ring(config.views, config.fov), tokens)
 
 
 def _load_vision(name: str, model_type: str) -> nn.Module:
@@ -65,6 +77,12 @@ def _load_vision(name: str, model_type: str) -> nn.Module:
     vision: nn.Module = _load_model(getattr(transformers, encoder.loader), "vision_model", name, **encoder.options)
     drop_unused(vision)
     return vision
+
+
+def _load_language(name: str) -> nn.Module:
+    language: nn.Module = _load_model(AutoModelForCausalLM, "language_model", name)
+    plain_generation(language)
+    return language
 
 
 def _load_model(kind: Any, field: str, name: str, **options: Any) -> Any:

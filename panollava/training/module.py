@@ -40,7 +40,7 @@ class StageModule(pl.LightningModule):
         self._sums: dict[str, float] = {}
         self._weight = 0
         self._not_finite = 0
-        freeze(self, RECIPES[stage].trains)
+        freeze(self, RECIPES[stage].trains, RECIPES[stage].optional)
 
     @property
     def settings(self) -> StageConfig:

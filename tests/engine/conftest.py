@@ -58,3 +58,9 @@ def batch(split: Split, prompter: Prompter) -> Batch:
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The directory of a tiny random vision encoder of a family, written once."""
     return cache(lambda model_type: tiny_models.write_encoder(tmp_path_factory.mktemp("vision"), model_type))
+
+
+@pytest.fixture(scope="session")
+def speaker(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The directory of a tiny random language model of a family, written once."""
+    return cache(lambda name: tiny_models.write_speaker(tmp_path_factory.mktemp("language"), name))

@@ -1,11 +1,17 @@
 """Tiny random models of the families that a run may be made of, written as `save_pretrained` writes the real ones."""
 
-import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+
+from tests.engine.chat_templates import CHATML_TOKENS, CHATML_WITH_SYSTEM, GEMMA, LLAMA3, MISTRAL, PHI3, QWEN3, VISION_TOKENS
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 SIDE = {"image_size": 32, "patch_size": 8}
@@ -49,5 +55,66 @@ def _processing(model_type: str) -> dict[str, Any]:
     return {"size": {"height": 32, "width": 32}}
 
 
-def config_json(directory: Path) -> dict[str, Any]:
-    return dict(json.loads((directory / "config.json").read_text()))
+@dataclass(frozen=True)
+class Speaker:
+    """A language model of a family: its config's type and oddities, its special tokens, and its chat template."""
+
+    model_type: str
+    tokens: tuple[str, ...]
+    template: str | None
+    eos: str
+    bos: str | None = None
+    more: dict[str, Any] = field(default_factory=dict)
+    ends: tuple[str, ...] = ()
+    """What its generation_config names besides."""
+
+
+LANGUAGE = SMALL | {"intermediate_size": 48, "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 2048, "initializer_range": 0.3}
+_LLAMA3 = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|image|>")
+SPEAKERS = {
+    "qwen2": Speaker("qwen2", CHATML_TOKENS + VISION_TOKENS, CHATML_WITH_SYSTEM, "<|endoftext|>", more={"tie_word_embeddings": True}),
+    "qwen3": Speaker("qwen3", (*CHATML_TOKENS, *VISION_TOKENS, "<think>", "</think>"), QWEN3, "<|im_end|>", ends=("<|endoftext|>",)),
+    "llama": Speaker("llama", _LLAMA3, LLAMA3, "<|eot_id|>", "<|begin_of_text|>", ends=("<|end_of_text|>",)),
+    "smollm2": Speaker("llama", CHATML_TOKENS, CHATML_WITH_SYSTEM, "<|im_end|>", "<|im_start|>", {"tie_word_embeddings": True}),
+    "gemma2": Speaker(
+        "gemma2", ("<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"), GEMMA, "<eos>", "<bos>",
+        {"final_logit_softcapping": 3.0, "attn_logit_softcapping": 5.0, "sliding_window": 16, "query_pre_attn_scalar": 16},
+    ),
+    "gemma3": Speaker(
+        "gemma3_text", ("<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>", "<image_soft_token>"), GEMMA, "<eos>", "<bos>",
+        {"sliding_window": 16, "query_pre_attn_scalar": 16, "layer_types": ["sliding_attention", "full_attention"]}, ("<end_of_turn>",),
+    ),
+    "phi3": Speaker("phi3", ("<|endoftext|>", "<|user|>", "<|assistant|>", "<|end|>"), PHI3, "<|endoftext|>", ends=("<|end|>",)),
+    "mistral": Speaker("mistral", ("<s>", "</s>", "[INST]", "[/INST]", "[IMG]"), MISTRAL, "</s>", "<s>"),
+    "granite": Speaker("granite", CHATML_TOKENS, None, "<|endoftext|>", more={"logits_scaling": 8.0, "embedding_multiplier": 12.0}),
+    "base": Speaker("llama", ("<|endoftext|>",), None, "<|endoftext|>", more={"attention_bias": True, "mlp_bias": True}),
+}  # fmt: skip
+
+
+def write_speaker(directory: Path, name: str) -> Path:
+    """A language model and its byte-level tokenizer."""
+    speaker = SPEAKERS[name]
+    tokenizer = speaking(speaker)
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in (speaker.eos, speaker.bos or speaker.eos, *speaker.ends)}
+    torch.manual_seed(2)
+    given = LANGUAGE | {"vocab_size": len(tokenizer) + 8, "pad_token_id": None, "eos_token_id": ids[speaker.eos]} | speaker.more
+    config = transformers.CONFIG_MAPPING[speaker.model_type](**given, bos_token_id=ids[speaker.bos] if speaker.bos else None)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    ends = [ids[speaker.eos], *(ids[token] for token in speaker.ends)]
+    model.generation_config = transformers.GenerationConfig(eos_token_id=ends, do_sample=True, repetition_penalty=1.5)
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+def speaking(speaker: Speaker) -> Any:
+    """Every byte a token, and the special ones."""
+    alphabet = {letter: at for at, letter in enumerate(sorted(ByteLevel.alphabet()))}
+    core = Tokenizer(BPE(alphabet, []))
+    core.pre_tokenizer, core.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
+    more = [token for token in speaker.tokens if token not in (speaker.eos, speaker.bos)]
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=core, eos_token=speaker.eos, bos_token=speaker.bos, extra_special_tokens=more, clean_up_tokenization_spaces=False
+    )
+    tokenizer.chat_template = speaker.template
+    return tokenizer

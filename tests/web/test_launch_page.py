@@ -357,7 +357,16 @@ def other_model(house) -> Path:
 
 
 def test_views_are_counted_while_one_types(house, typed):
-    assert house.browser.post("/runs/new/plan", data=typed(overlap="0.8")).json()["views"] == "20 views of every panorama"
+    assert house.browser.post("/runs/new/plan", data=typed(overlap="0.8")).json()["views"] == "20 views of every panorama, 80 image tokens"
+
+
+def test_image_tokens_are_counted_while_one_types_and_left_out_where_they_are_not_known(house, typed):
+    def views(**fields):
+        return house.browser.post("/runs/new/plan", data=typed(**fields)).json()["views"]
+
+    assert views(resampler="perceiver", resampler_queries="48", resampler_width="") == "8 views of every panorama, 48 image tokens"
+    assert views(pool="1") == "8 views of every panorama, 128 image tokens"
+    assert views(weights="hub", vision_model="nobody/nothing") == "8 views of every panorama"
 
 
 def test_who_may_only_read_sees_the_form_and_may_not_send_it(house):

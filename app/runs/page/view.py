@@ -28,7 +28,9 @@ from app.runs.page.saved import Saved
 from app.runs.page.settings_table import Setting
 from app.runs.page.track import Leg, Start
 from app.runs.schemas import RunDetail, StageOut
+from panollava import architecture
 from panollava.config import RunConfig, flat
+from panollava.errors import BadInput
 from panollava.stages import Stage
 
 MOST_FILES = 500
@@ -231,4 +233,14 @@ class RunView:
 def facts(config: dict[str, Any]) -> list[str]:
     """Few enough to stand beside a run's name."""
     views = RunConfig.model_construct(fov=config["fov"], overlap=config["overlap"]).views
-    return [_("{n} views").format(n=views), config["resampler"], *([config["precision"]] if config["precision"] != "auto" else [])]
+    tokens = _image_tokens(RunConfig.model_construct(**config))
+    told = [_("{n} views").format(n=views), *([_("{n} image tokens").format(n=f"{tokens:,}")] if tokens else []), config["resampler"]]
+    return [*told, *([config["precision"]] if config["precision"] != "auto" else [])]
+
+
+def _image_tokens(config: RunConfig) -> int | None:
+    """Of every panorama; None once the vision encoder's config is gone from where the run had it."""
+    try:
+        return architecture.image_tokens(config)
+    except BadInput:
+        return None
