@@ -91,14 +91,14 @@ def describe(config: RunConfig, vision: Json, processor: Json, language: Json) -
 
 
 def _tower(config: RunConfig, vision: Json, processor: Json) -> dict[str, Any]:
-    """The vision encoder's config, with the side of the images that its image processor makes."""
+    """The vision encoder's config, with the side of the views that it is given: the run's, or else what its image processor makes."""
     kind = vision.get("model_type")
     if kind is None:
         raise BadInput(f"vision_model: {config.vision_model}: its config.json does not say its 'model_type'.")
     if kind not in ENCODERS:
         raise BadInput(f"vision_model: {config.vision_model} is of type {kind}, and the vision encoders are of {', '.join(ENCODERS)}.")
     tower = encoders.vision_config(vision)
-    return tower | {"image_size": encoders.view_size(processor) or tower["image_size"]}
+    return tower | {"image_size": config.view_size or encoders.view_size(processor) or tower["image_size"]}
 
 
 def part(model_type: str, architectures: Iterable[str]) -> str | None:

@@ -7,13 +7,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
-from panollava import resamplers
+from panollava import layouts, resamplers
 from panollava.config.fields import STRICT, Advanced, Bridge, Chain, Common, Data, Terminal, Vicreg, Views, misplaced, only_for, unit
 from panollava.config.stage import StageConfigs
 from panollava.errors import BadInput
+from panollava.layouts import MOST_VIEWS
 from panollava.stages import Stage
 
+RINGS = ("e2p", "anyres_e2p", "sliding_window")
+"""Crop strategies with closed rings of views that may overlap."""
+Pitch = Annotated[float, Field(ge=-90, le=90)]
 LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_targets")
+
+
+def _listed(value: Any) -> Any:
+    """`-45,0,45`, as on a command line -> a list."""
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
 def _stages(value: Any) -> Any:
@@ -28,11 +37,6 @@ def _stages(value: Any) -> Any:
     if not names:
         raise ValueError("choose at least one stage")
     return tuple(stage for stage in Stage if stage in names)
-
-
-def _names(value: Any) -> Any:
-    """`q_proj,v_proj`, as on a command line -> a list."""
-    return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
 
 class RunConfig(BaseModel):
@@ -56,9 +60,32 @@ class RunConfig(BaseModel):
     max_bad_frac: Data[float] = Field(0.0, ge=0, le=1, description="Share of rows that may be unusable before the run is refused.")
     num_workers: Data[int] = Field(0, ge=0, description="Processes that load images beside the training process.")
 
-    crop_strategy: Views[Literal["e2p"]] = Field("e2p", description="How a panorama becomes views: e2p = a closed ring of perspective views.")
-    fov: Views[float] = Field(90.0, gt=0, lt=170, json_schema_extra=unit("degrees"), description="Field of view of each view, degrees.")
-    overlap: Views[float] = Field(0.5, ge=0, lt=1, description="Share of a view's angle that its neighbour sees too.")
+    crop_strategy: Views[Literal["e2p", "anyres_e2p", "cubemap", "sliding_window", "resize"]] = Field(
+        "e2p",
+        description="How a panorama becomes views: e2p = a closed ring of perspective views; anyres_e2p = the whole, then a ring at each of pitches; "
+        "cubemap = faces of a cube, without overlap; sliding_window = a ring of full-height crops; resize = the whole as one view.",
+    )
+    fov: Views[float] = Field(
+        90.0, gt=0, lt=170, json_schema_extra=unit("degrees") | only_for(crop_strategy=RINGS),
+        description="Field of view of each view, degrees; of sliding_window the longitude that a crop spans.",
+    )  # fmt: skip
+    overlap: Views[float] = Field(
+        0.5, ge=0, lt=1, json_schema_extra=only_for(crop_strategy=RINGS), description="Share of a view's angle that its neighbour sees too, at least."
+    )
+    view_count: Views[int | None] = Field(
+        None, ge=1, le=MOST_VIEWS, json_schema_extra=unit("views") | only_for(crop_strategy=RINGS),
+        description="Views of each ring; as few as fov and overlap allow if not set.",
+    )  # fmt: skip
+    pitches: Views[Annotated[tuple[Pitch, ...], BeforeValidator(_listed)]] = Field(
+        (-45.0, 0.0, 45.0), min_length=1, max_length=9, json_schema_extra=unit("degrees") | only_for(crop_strategy="anyres_e2p"),
+        description="How far up the rings of anyres_e2p look, degrees, joined by commas.",
+    )  # fmt: skip
+    cube_faces: Views[Literal[4, 6]] = Field(
+        6, json_schema_extra=only_for(crop_strategy="cubemap"), description="Faces of the cube: front, right, back, left, and with 6 up and down."
+    )
+    view_size: Views[int | None] = Field(
+        None, ge=16, le=1024, json_schema_extra=unit("pixels"), description="Side of a view; the vision encoder's own if not set."
+    )
 
     resampler: Bridge[Annotated[str, AfterValidator(resamplers.known)]] = Field(
         "mlp", json_schema_extra={"enum": list(resamplers.RESAMPLERS)},
@@ -90,7 +117,7 @@ class RunConfig(BaseModel):
     )
     lora_alpha: Bridge[int | None] = Field(None, ge=1, description="Scale of the adapters, divided by their rank; twice the rank if not set.")
     lora_dropout: Bridge[float] = Field(0.0, ge=0, lt=1, description="Share of an adapter's inputs that are dropped in training.")
-    lora_targets: Bridge[Annotated[tuple[str, ...], BeforeValidator(_names)]] = Field(
+    lora_targets: Bridge[Annotated[tuple[str, ...], BeforeValidator(_listed)]] = Field(
         ("all-linear",), min_length=1, description="Layers that get adapters, such as q_proj,v_proj; all-linear is every one but the head."
     )
 
@@ -110,9 +137,8 @@ class RunConfig(BaseModel):
 
     @property
     def views(self) -> int:
-        """Views in the closed ring: the smallest count whose overlap is at least the one asked for."""
-        stride = self.fov * (1 - self.overlap)
-        return max(1, math.ceil(round(360 / stride, 9)))  # 360 / (90 * (1 - 0.8)) is 20.000000000000004
+        """Views that the model is given of every panorama."""
+        return layouts.count(self)
 
     @property
     def lora_scale(self) -> int:
@@ -137,10 +163,34 @@ class RunConfig(BaseModel):
         yield from self._wrong_adapters()
         if Stage.vision in self.stage and self.stages.vision.batch_size < 4:
             yield "stages.vision.batch_size", self.stages.vision.batch_size, "VICReg takes statistics across images and needs at least 4."
-        if Stage.vision in self.stage and self.overlap == 0:
-            yield "overlap", 0, "stage vision compares what neighbouring views both see, so it needs an overlap above 0."
+        yield from self._wrong_views()
         if self.devices > 1:
             yield "devices", self.devices, "a run on several devices is not built yet; use 1."
+
+    def _wrong_views(self) -> Iterator[tuple[str, Any, str]]:
+        if self.views > MOST_VIEWS:
+            why = f"that makes {self.views:,} views of every panorama, and at most {MOST_VIEWS} are cut; ask for less overlap or a wider fov."
+            yield "overlap", self.overlap, why
+            return
+        if self.crop_strategy in RINGS and self.view_count is not None and self.view_count < layouts.fewest(self.fov, self.overlap):
+            yield "view_count", self.view_count, self._too_few()
+        if len(set(self.pitches)) < len(self.pitches):
+            yield "pitches", ", ".join(f"{pitch:g}" for pitch in self.pitches), "give each of them once."
+        if Stage.vision in self.stage and not layouts.layout(self).neighbours:
+            yield self._no_neighbours()
+
+    def _too_few(self) -> str:
+        fewest, share = layouts.fewest(self.fov, self.overlap), layouts.shared(self.fov, self.view_count or 1)
+        less = f" or overlap {math.floor(100 * share) / 100:g}" if share >= 0 else ""
+        return (
+            f"a ring of so few views of {self.fov:g} degrees cannot share {self.overlap:g} of their angle with the next; use at least {fewest}{less}."
+        )
+
+    def _no_neighbours(self) -> tuple[str, Any, str]:
+        why = "stage vision compares what neighbouring views both see"
+        if self.crop_strategy in RINGS:
+            return "overlap", self.overlap, f"{why}, so it needs an overlap above 0."
+        return "crop_strategy", self.crop_strategy, f"{why}, and no views of {self.crop_strategy} overlap; use one of {', '.join(RINGS)}."
 
     def _wrong_adapters(self) -> Iterator[tuple[str, Any, str]]:
         for name in LORA[1:]:

@@ -67,7 +67,7 @@ def load(checkpoint: Path, *, untrained_seed: int | None = None) -> Answerer:
     return Answerer(
         built.model.eval().to(device),
         Prompter(built.tokenizer, built.image_tokens, config.stages[stage].max_text_length),
-        Cutter(built.ring, built.architecture.image_size),
+        Cutter(built.layout, built.architecture.image_size),
         stage,
         config,
     )

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForCausalLM, A
 from transformers.utils.logging import disable_progress_bar
 
 from panollava import architecture as architectures
-from panollava import resamplers, views
+from panollava import layouts, resamplers
 from panollava.architecture import describe
 from panollava.config import RunConfig
 from panollava.encoders import ENCODERS
@@ -38,7 +38,7 @@ class Built:
     model: PanoLlava
     tokenizer: PreTrainedTokenizerBase
     architecture: Architecture
-    ring: tuple[views.View, ...]
+    layout: layouts.Layout
     image_tokens: int
 
 
@@ -53,6 +53,8 @@ def build(config: RunConfig, *, language: bool = True, adapters: bool = False) -
     tokenizer = _load(AutoTokenizer, "language_model", config.language_model, dtype=None)
     architecture = describe(config, vision_config, processor.to_dict(), text_config)
     sizes = architectures.sizes(architecture)
+    if config.view_size and config.view_size % architecture.patch_size:
+        raise BadInput(f"view_size is {config.view_size}, which {config.vision_model}'s patches of {architecture.patch_size} pixels do not divide.")
     resamplers.check(config, sizes)
     vision = _load_vision(config.vision_model, vision_config["model_type"])
     speaker = _load_language(config.language_model) if language else None
@@ -68,7 +70,7 @@ def build(config: RunConfig, *, language: bool = True, adapters: bool = False) -
     )  # fmt: skip
     tokens = resamplers.image_tokens(config, sizes)
     log.info("%d views of a panorama become %d image tokens (%s)", config.views, tokens, config.resampler)
-    return Built(model, tokenizer, architecture, views.ring(config.views, config.fov), tokens)
+    return Built(model, tokenizer, architecture, layouts.layout(config), tokens)
 
 
 def _load_vision(name: str, model_type: str) -> nn.Module:

@@ -131,7 +131,7 @@ class _Fit:
 
     def _splits(self, built: Built) -> tuple[data.Collate, data.Collate]:
         """Training and validation data, every image decoded once."""
-        cutter = Cutter(built.ring, built.architecture.image_size)
+        cutter = Cutter(built.layout, built.architecture.image_size)
         prompter = Prompter(built.tokenizer, built.image_tokens, self.settings.max_text_length) if self.recipe.needs_text else None
         collates = []
         for name in ("train", "valid"):

@@ -32,7 +32,7 @@ class StageModule(pl.LightningModule):
         super().__init__()
         self.model, self.config, self.stage, self.steps = built.model, config, stage, steps
         if stage is Stage.vision:
-            self.pairs = OverlapPairs(built.ring, built.architecture.image_size // built.architecture.patch_size)
+            self.pairs = OverlapPairs(built.layout.views, built.architecture.image_size // built.architecture.patch_size)
             self.expander = expander(built.architecture.vision_width, config.expander_width)
         self.step = 0
         self.values: dict[str, float] = {}

@@ -44,7 +44,7 @@ def prompter(built: Built) -> Prompter:
 
 @pytest.fixture(scope="session")
 def split(built: Built, demo_data: Path) -> Split:
-    return load_split(demo_data / "train.csv", None, 0.0, Cutter(built.ring, built.architecture.image_size), lambda done, total: None)
+    return load_split(demo_data / "train.csv", None, 0.0, Cutter(built.layout, built.architecture.image_size), lambda done, total: None)
 
 
 @pytest.fixture(scope="session")

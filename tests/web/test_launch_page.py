@@ -356,8 +356,19 @@ def other_model(house) -> Path:
     return directory
 
 
-def test_views_are_counted_while_one_types(house, typed):
-    assert house.browser.post("/runs/new/plan", data=typed(overlap="0.8")).json()["views"] == "20 views of every panorama, 80 image tokens"
+@pytest.mark.parametrize(
+    ("strategy", "more", "says"),
+    [
+        ("e2p", {"overlap": "0.8"}, "20 views of every panorama, 80 image tokens"),
+        ("e2p", {"view_count": "12"}, "12 views of every panorama, 48 image tokens"),
+        ("anyres_e2p", {"pitches": "-30,30"}, "17 views of every panorama, 68 image tokens"),
+        ("cubemap", {"cube_faces": "4"}, "4 views of every panorama, 16 image tokens"),
+        ("sliding_window", {"fov": "120"}, "6 views of every panorama, 24 image tokens"),
+        ("resize", {}, "1 view of every panorama, 4 image tokens"),
+    ],
+)
+def test_views_are_counted_while_one_types(house, typed, strategy, more, says):
+    assert house.browser.post("/runs/new/plan", data=typed(crop_strategy=strategy, **more)).json()["views"] == says
 
 
 def test_image_tokens_are_counted_while_one_types_and_left_out_where_they_are_not_known(house, typed):

@@ -12,7 +12,7 @@ from sqlmodel import Session, col, select
 from app.checkpoints import kept, lists
 from app.checkpoints import service as checkpoints
 from app.checkpoints.kept import Reason
-from app.i18n import _
+from app.i18n import ngettext
 from app.jobs import queue
 from app.jobs.states import PATIENCE
 from app.launch import preview
@@ -232,10 +232,14 @@ class RunView:
 
 def facts(config: dict[str, Any]) -> list[str]:
     """Few enough to stand beside a run's name."""
-    views = RunConfig.model_construct(fov=config["fov"], overlap=config["overlap"]).views
-    tokens = _image_tokens(RunConfig.model_construct(**config))
-    told = [_("{n} views").format(n=views), *([_("{n} image tokens").format(n=f"{tokens:,}")] if tokens else []), config["resampler"]]
-    return [*told, *([config["precision"]] if config["precision"] != "auto" else [])]
+    asked = RunConfig.model_construct(**config)
+    views, tokens = asked.views, _image_tokens(asked)
+    return [
+        ngettext("{n} view", "{n} views", views).format(n=views),
+        *([ngettext("{n} image token", "{n} image tokens", tokens).format(n=f"{tokens:,}")] if tokens else []),
+        config["resampler"],
+        *([config["precision"]] if config["precision"] != "auto" else []),
+    ]
 
 
 def _image_tokens(config: RunConfig) -> int | None:
