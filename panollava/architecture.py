@@ -20,7 +20,10 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Outline:
-    """A run's model before it is loaded. `parameters` are by part; None where the language model's family and its weights are unknown."""
+    """A run's model before it is loaded.
+
+    `parameters` are by part; None where the language model's family is unknown, and its weights are not here to be counted.
+    """
 
     architecture: Architecture
     image_tokens: int
@@ -62,6 +65,7 @@ def outline(config: RunConfig) -> Outline | None:
             "resampler": resamplers.parameters(config, at),
             "projection": (architecture.resampler_width + 1) * architecture.language_width,
             "language": decoders.parameters(language) or _stored(config.language_model),
+            "lora": decoders.adapters(language, config.lora_r, config.lora_targets),
         },
     )
 

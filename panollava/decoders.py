@@ -23,13 +23,15 @@ class Decoder:
     norms: int = 2
     tied: bool = False
     head_dim: int | None = None
+    fused: bool = False
+    """Whether one layer gives queries, keys and values, and one both halves of the feed-forward."""
 
 
 DECODERS = {
     "llama": Decoder(),
     "mistral": Decoder(),
     "granite": Decoder(),
-    "phi3": Decoder(),
+    "phi3": Decoder(fused=True),
     "smollm3": Decoder(tied=True),
     "qwen2": Decoder(qkv_bias=True),
     "qwen3": Decoder(head_norms=True),
@@ -51,10 +53,36 @@ def parameters(config: Config) -> int | None:
     return int(heads * vocabulary * h + config["num_hidden_layers"] * per_layer + h)
 
 
+def linear_layers(config: Config) -> dict[str, tuple[int, int]] | None:
+    """The linear layers of one block by name, each with its inputs and outputs; None for a family that is not in the table."""
+    family = DECODERS.get(config["model_type"])
+    if family is None:
+        return None
+    h, f, (_, q, k) = config["hidden_size"], config["intermediate_size"], _heads(config, family)
+    ends = {"o_proj": (q, h), "down_proj": (f, h)}
+    if family.fused:
+        return {"qkv_proj": (h, q + 2 * k), "gate_up_proj": (h, 2 * f)} | ends
+    return {"q_proj": (h, q), "k_proj": (h, k), "v_proj": (h, k), "gate_proj": (h, f), "up_proj": (h, f)} | ends
+
+
+def adapters(config: Config, rank: int, targets: tuple[str, ...]) -> int | None:
+    """Parameters of LoRA adapters of a rank on these layers of every block; None for a family that is not in the table."""
+    layers = linear_layers(config)
+    if layers is None:
+        return None
+    chosen = layers if targets == ("all-linear",) else {name: layers[name] for name in targets if name in layers}
+    return int(config["num_hidden_layers"] * sum(rank * (inputs + outputs) for inputs, outputs in chosen.values()))
+
+
+def _heads(config: Config, family: Decoder) -> tuple[int, int, int]:
+    """Widths of one head, of all query heads, of all key heads."""
+    heads = config["num_attention_heads"]
+    head = config.get("head_dim") or family.head_dim or config["hidden_size"] // heads
+    return head, heads * head, (config.get("num_key_value_heads") or heads) * head
+
+
 def _attention(config: Config, family: Decoder) -> int:
-    h, heads = config["hidden_size"], config["num_attention_heads"]
-    head = config.get("head_dim") or family.head_dim or h // heads
-    q, k = heads * head, (config.get("num_key_value_heads") or heads) * head
+    h, (head, q, k) = config["hidden_size"], _heads(config, family)
     inner, outer = (q + 2 * k, h) if config.get("attention_bias") else (q + 2 * k if family.qkv_bias else 0, 0)
     return int(h * (q + 2 * k) + q * h + inner + outer + (2 * head if family.head_norms else 0))
 

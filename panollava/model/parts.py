@@ -12,7 +12,7 @@ import torch
 import transformers
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from panollava import architecture as architectures
 from panollava import layouts, resamplers
@@ -28,6 +28,7 @@ from panollava.model.vision import drop_unused
 from panollava.rundir import Architecture
 
 log = logging.getLogger("panollava")
+set_verbosity_error()  # type: ignore[no-untyped-call]  # tensors that a model lacks are refused below, and those that it has besides are of its other tower
 disable_progress_bar()  # type: ignore[no-untyped-call]  # a bar of 50 ms per loaded model says nothing and fills the logs
 
 

@@ -5,7 +5,7 @@ what the template itself gives. Only its turns are kept; a default system turn a
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -32,6 +32,9 @@ class Template:
     tail: list[int]
     end: int
     stop: list[int]
+    inside: bool = False
+    """Whether a question is encoded as a text's continuation: some tokenizers begin every text with a space of their own."""
+    answer_inside: bool = False
 
 
 def template_of(tokenizer: PreTrainedTokenizerBase) -> Template:
@@ -43,8 +46,10 @@ def template_of(tokenizer: PreTrainedTokenizerBase) -> Template:
     return _plain(tokenizer)
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """User text: what looks like a special token is spelled out, so that a question cannot close its own turn."""
+def encode(tokenizer: PreTrainedTokenizerBase, text: str, *, inside: bool = False) -> list[int]:
+    """User text: what looks like a special token is spelled out, so that a question cannot close its own turn. `inside`: as behind a new line."""
+    if inside:
+        return encode(tokenizer, "\n" + text)[len(encode(tokenizer, "\n")) :]
     return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
 
@@ -62,22 +67,35 @@ def _chat(tokenizer: PreTrainedTokenizerBase, template: str | None) -> Template:
     opening = pieces(between)[len(shared) :]
     # SmolLM2 calls the opening of a turn its begin of text: once is enough.
     begin = [tokenizer.bos_token_id] if _begins(tokenizer, pieces(before)) and not _begins(tokenizer, opening) else []
-    found = Template([*begin, *opening], pieces(tail), ends[0], sorted({ends[0]} | ({tokenizer.eos_token_id} - {None})))
-    _check(tokenizer, template, found)
-    return found
+    stop = sorted({ends[0]} | ({tokenizer.eos_token_id} - {None}))
+    found = Template([*begin, *opening], pieces(tail), ends[0], stop, _prefixes(tokenizer), _prefixes(tokenizer))
+    _check_question(tokenizer, template, found)
+    return replace(found, answer_inside=_answers_inside(tokenizer, template, found))
 
 
-def _check(tokenizer: PreTrainedTokenizerBase, template: str | None, found: Template) -> None:
-    """The pieces joined with other words must be what the template gives for them."""
+def _prefixes(tokenizer: PreTrainedTokenizerBase) -> bool:
+    return encode(tokenizer, "a", inside=True) != encode(tokenizer, "a")
+
+
+def _check_question(tokenizer: PreTrainedTokenizerBase, template: str | None, found: Template) -> None:
+    """The pieces joined with another question must be what the template gives for it, on a line of its own or else without one."""
+    for question in ("\n" + PROBE[0], PROBE[0]):
+        joined = [*found.head[-1:], *encode(tokenizer, question, inside=found.inside), *found.tail]
+        theirs = _pieces(tokenizer, _render(tokenizer, template, [question], True))
+        if theirs[-len(joined) :] == joined:
+            return
+    raise _unusable(f"a question in it reads {tokenizer.decode(theirs[-len(joined) :])!r}, and its parts join to {tokenizer.decode(joined)!r}")
+
+
+def _answers_inside(tokenizer: PreTrainedTokenizerBase, template: str | None, found: Template) -> bool:
+    """How an answer is to be encoded for it and its end to be what the template gives."""
     question, answer, _ = PROBE
-    joined = [*found.head[-1:], *encode(tokenizer, question), *found.tail]
-    theirs = _pieces(tokenizer, _render(tokenizer, template, [question], True))
-    if theirs[-len(joined) :] != joined:
-        raise _unusable(f"a question in it reads {tokenizer.decode(theirs[-len(joined) :])!r}, and its parts join to {tokenizer.decode(joined)!r}")
     told = _pieces(tokenizer, _render(tokenizer, template, [question, answer], False))
-    said = [*encode(tokenizer, answer), found.end]
-    if not any(told[at : at + len(said)] == said for at in range(len(told))):
-        raise _unusable(f"an answer in it reads {tokenizer.decode(told)!r}, which does not hold {tokenizer.decode(said)!r}")
+    for inside in dict.fromkeys((found.inside, False)):
+        said = [*encode(tokenizer, answer, inside=inside), found.end]
+        if any(told[at : at + len(said)] == said for at in range(len(told))):
+            return inside
+    raise _unusable(f"an answer in it reads {tokenizer.decode(told)!r}, which does not hold {tokenizer.decode(said)!r}")
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, template: str | None, said: list[str], to_answer: bool) -> str:
@@ -124,7 +142,8 @@ def _plain(tokenizer: PreTrainedTokenizerBase) -> Template:
     log.info("the language model has no chat template: its prompts read %r", f"{PLAIN_HEAD}...{PLAIN_TAIL}...")
     adds_begin = _begins(tokenizer, list(tokenizer("a")["input_ids"]))
     head = [*([tokenizer.bos_token_id] if adds_begin else []), *_pieces(tokenizer, PLAIN_HEAD)]
-    return Template(head, _pieces(tokenizer, PLAIN_TAIL), end, [end])
+    inside = _prefixes(tokenizer)
+    return Template(head, encode(tokenizer, PLAIN_TAIL, inside=inside), end, [end], inside, inside)
 
 
 def _unusable(why: str) -> BadInput:

@@ -47,10 +47,10 @@ class Prompter:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, image_tokens: int, max_text_length: int) -> None:
         self.tokenizer, self.max_text_length = tokenizer, max_text_length
-        template = template_of(tokenizer)
+        template = self._template = template_of(tokenizer)
         self.image_token, self.end, self.stop = image_token(tokenizer), template.end, template.stop
         look, looked = self._around()
-        self.head = [*template.head, *look, *[self.image_token] * image_tokens, *looked, *encode(tokenizer, "\n")]
+        self.head = [*template.head, *look, *[self.image_token] * image_tokens, *looked, *self._encode("\n")]
         self.tail = template.tail
         self.pad: int = self.end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         self.room = max_text_length - (len(self.head) - image_tokens + len(self.tail))
@@ -65,7 +65,7 @@ class Prompter:
         return ([vocabulary[LOOK]], [vocabulary[LOOKED]]) if {LOOK, LOOKED} <= vocabulary.keys() else ([], [])
 
     def _encode(self, text: str) -> list[int]:
-        return encode(self.tokenizer, text)
+        return encode(self.tokenizer, text, inside=self._template.inside)
 
     def question(self, query: str) -> Encoded:
         """The prompt alone, ready for an answer to follow."""
@@ -75,7 +75,7 @@ class Prompter:
 
     def exchange(self, query: str, answer: str) -> Encoded:
         """Prompt and answer. Where the room is short the query is cut first; a cut answer has no end to learn."""
-        words, said = self._encode(query.strip()), [*self._encode(answer.strip()), self.end]
+        words, said = self._encode(query.strip()), [*encode(self.tokenizer, answer.strip(), inside=self._template.answer_inside), self.end]
         kept = words[: max(SHORTEST_QUERY, self.room - len(said))]
         spoken = said[: self.room - len(kept)]
         prompt = [*self.head, *kept, *self.tail]

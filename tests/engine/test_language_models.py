@@ -1,5 +1,7 @@
 """Any causal language model: its own turns and ends, its own logits, its own loss; greedy in a batch as alone."""
 
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import takewhile
@@ -33,13 +35,14 @@ PROMPTS = {
     "gemma3": "<bos><start_of_turn>user\n{image}\nwhat is behind<end_of_turn>\n<start_of_turn>model\n",
     "phi3": "<|user|>\n{image}\nwhat is behind<|end|>\n<|assistant|>\n",
     "mistral": "<s>[INST]{image}\nwhat is behind[/INST]",
+    "tinyllama": "<|user|>\n{image}\nwhat is behind</s>\n<|assistant|>\n",
     "granite": "<|im_start|>user\n{image}\nwhat is behind<|im_end|>\n<|im_start|>assistant\n",
     "base": "Question:\n{image}\nwhat is behind\nAnswer:\n",
 }
 IMAGE = {"qwen2": "<|image_pad|>", "qwen3": "<|image_pad|>", "llama": "<|image|>", "gemma3": "<image_soft_token>", "mistral": "[IMG]"}
 ENDS = {
     "qwen2": "<|im_end|>", "qwen3": "<|im_end|>", "llama": "<|eot_id|>", "smollm2": "<|im_end|>", "gemma2": "<end_of_turn>",
-    "gemma3": "<end_of_turn>", "phi3": "<|end|>", "mistral": "</s>", "granite": "<|im_end|>", "base": "<|endoftext|>",
+    "gemma3": "<end_of_turn>", "phi3": "<|end|>", "mistral": "</s>", "granite": "<|im_end|>", "tinyllama": "</s>", "base": "<|endoftext|>",
 }  # fmt: skip
 
 
@@ -176,6 +179,29 @@ def test_the_outline_knows_its_parameters(own: RunConfig, speaking: Built) -> No
     assert speaking.model.language is not None
     assert outline.parameters["language"] == sum(parameter.numel() for parameter in speaking.model.language.parameters())
     assert outline.architecture == speaking.architecture
+
+
+@pytest.mark.parametrize("targets", [("all-linear",), ("o_proj", "down_proj")])
+def test_the_outline_knows_the_parameters_of_its_adapters(own: RunConfig, targets: tuple[str, ...]) -> None:
+    adapted = own.model_copy(update={"lora_r": 3, "lora_targets": targets})
+    outline, built = architecture.outline(adapted), build(adapted, adapters=True)
+    assert outline is not None
+    assert outline.parameters["lora"] == sum(each.numel() for name, each in built.model.named_parameters() if "lora_" in name)
+
+
+def test_a_family_that_is_not_in_the_table_is_counted_from_its_weights(speaker: Callable[[str], Path], config: RunConfig, tmp_path: Path) -> None:
+    shutil.copytree(speaker("qwen2"), tmp_path / "other")
+    told = json.loads((tmp_path / "other" / "config.json").read_text())
+    (tmp_path / "other" / "config.json").write_text(json.dumps(told | {"model_type": "somebody_elses"}))
+    known, unknown = (
+        architecture.outline(config.model_copy(update={"language_model": str(path)})) for path in (speaker("qwen2"), tmp_path / "other")
+    )
+    assert known is not None
+    assert unknown is not None
+    assert unknown.parameters["language"] == known.parameters["language"]
+    assert unknown.parameters["lora"] is None
+    (tmp_path / "other" / "model.safetensors").unlink()
+    assert architecture.outline(config.model_copy(update={"language_model": str(tmp_path / "other")})).parameters["language"] is None  # type: ignore[union-attr]
 
 
 # Tokenizers that cannot be used

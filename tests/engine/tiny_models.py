@@ -6,12 +6,11 @@ from typing import Any
 
 import torch
 import transformers
-from tokenizers import Tokenizer
-from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers import Tokenizer, decoders
 from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.pre_tokenizers import ByteLevel, Metaspace
 
-from tests.engine.chat_templates import CHATML_TOKENS, CHATML_WITH_SYSTEM, GEMMA, LLAMA3, MISTRAL, PHI3, QWEN3, VISION_TOKENS
+from tests.engine.chat_templates import CHATML_TOKENS, CHATML_WITH_SYSTEM, GEMMA, LLAMA3, MISTRAL, PHI3, QWEN3, VISION_TOKENS, ZEPHYR
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 SIDE = {"image_size": 32, "patch_size": 8}
@@ -67,6 +66,8 @@ class Speaker:
     more: dict[str, Any] = field(default_factory=dict)
     ends: tuple[str, ...] = ()
     """What its generation_config names besides."""
+    spaced: bool = False
+    """Whether its tokenizer is one of SentencePiece's, which begins every text with a space of its own."""
 
 
 LANGUAGE = SMALL | {"intermediate_size": 48, "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 2048, "initializer_range": 0.3}
@@ -86,6 +87,7 @@ SPEAKERS = {
     ),
     "phi3": Speaker("phi3", ("<|endoftext|>", "<|user|>", "<|assistant|>", "<|end|>"), PHI3, "<|endoftext|>", ends=("<|end|>",)),
     "mistral": Speaker("mistral", ("<s>", "</s>", "[INST]", "[/INST]", "[IMG]"), MISTRAL, "</s>", "<s>"),
+    "tinyllama": Speaker("llama", ("<unk>", "<s>", "</s>"), ZEPHYR, "</s>", "<s>", spaced=True),
     "granite": Speaker("granite", CHATML_TOKENS, None, "<|endoftext|>", more={"logits_scaling": 8.0, "embedding_multiplier": 12.0}),
     "base": Speaker("llama", ("<|endoftext|>",), None, "<|endoftext|>", more={"attention_bias": True, "mlp_bias": True}),
 }  # fmt: skip
@@ -109,12 +111,26 @@ def write_speaker(directory: Path, name: str) -> Path:
 
 def speaking(speaker: Speaker) -> Any:
     """Every byte a token, and the special ones."""
-    alphabet = {letter: at for at, letter in enumerate(sorted(ByteLevel.alphabet()))}
-    core = Tokenizer(BPE(alphabet, []))
-    core.pre_tokenizer, core.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
+    core = _spaced() if speaker.spaced else _bytewise()
     more = [token for token in speaker.tokens if token not in (speaker.eos, speaker.bos)]
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=core, eos_token=speaker.eos, bos_token=speaker.bos, extra_special_tokens=more, clean_up_tokenization_spaces=False
     )
     tokenizer.chat_template = speaker.template
     return tokenizer
+
+
+def _bytewise() -> Tokenizer:
+    core = Tokenizer(BPE({letter: at for at, letter in enumerate(sorted(ByteLevel.alphabet()))}, []))
+    core.pre_tokenizer, core.decoder = ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    return core
+
+
+def _spaced() -> Tokenizer:
+    """As Llama 2 has it: letters, bytes for what has no letter, and one merge that a space of its own takes part in."""
+    letters = ["▁", *map(chr, range(33, 127)), "▁a"]
+    vocabulary = {token: at for at, token in enumerate(["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), *letters])}
+    core = Tokenizer(BPE(vocabulary, [("▁", "a")], unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    core.pre_tokenizer = Metaspace(prepend_scheme="first", split=False)
+    core.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    return core
