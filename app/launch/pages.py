@@ -79,7 +79,7 @@ def plan_run(_actor: Launcher, request: Request, posted: Posted, state: StateDep
         "command": plan.command,
         "json": plan.json,
         "curl": plan.curl,
-        "views": _views(plan),
+        "views": _views(plan, settings),
         "learning": _learning(plan),
         "offers": {offer.path: offer.why_not for group in offers.values() for offer in group},
     }
@@ -114,7 +114,7 @@ def _render(frame: Frame, settings: Settings, draft: Draft, plan: Plan, status: 
         learning=_learning(plan),
         suggestions=data.suggestions(settings),
         differs=_differs(draft),
-        views=_views(plan),
+        views=_views(plan, settings),
     )
     page.headers["Cache-Control"] = "private, no-cache"  # kept for the way back, so that the form there has the key it had
     return page
@@ -163,9 +163,10 @@ def _learning(plan: Plan) -> dict[str, str]:
     }
 
 
-def _views(plan: Plan) -> str:
+def _views(plan: Plan, settings: Settings) -> str:
     """Empty while the settings make no ring of views."""
     if plan.asked is None:
         return ""
-    count = plan.asked.views
-    return ngettext("{n} view of every panorama", "{n} views of every panorama", count).format(n=count)
+    count, tokens = plan.asked.views, preview.image_tokens(plan.asked, settings)
+    said = ngettext("{n} view of every panorama", "{n} views of every panorama", count).format(n=count)
+    return _("{views}, {n} image tokens").format(views=said, n=f"{tokens:,}") if tokens else said

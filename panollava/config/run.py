@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
-from panollava import layouts
+from panollava import layouts, resamplers
 from panollava.config.fields import STRICT, Advanced, Bridge, Chain, Common, Data, Overlap, Terminal, Views, misplaced, only_for, unit
 from panollava.config.stage import StageConfigs
 from panollava.errors import BadInput
@@ -17,9 +17,10 @@ from panollava.stages import RECIPES, Stage
 RINGS = ("e2p", "anyres_e2p", "sliding_window")
 """Crop strategies with closed rings of views that may overlap."""
 Pitch = Annotated[float, Field(ge=-90, le=90)]
+LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_targets")
 
 
-def _numbers(value: Any) -> Any:
+def _listed(value: Any) -> Any:
     """`-45,0,45`, as on a command line -> a list."""
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
@@ -75,7 +76,7 @@ class RunConfig(BaseModel):
         None, ge=1, le=MOST_VIEWS, json_schema_extra=unit("views") | only_for(crop_strategy=RINGS),
         description="Views of each ring; as few as fov and overlap allow if not set.",
     )  # fmt: skip
-    pitches: Views[Annotated[tuple[Pitch, ...], BeforeValidator(_numbers)]] = Field(
+    pitches: Views[Annotated[tuple[Pitch, ...], BeforeValidator(_listed)]] = Field(
         (-45.0, 0.0, 45.0), min_length=1, max_length=9, json_schema_extra=unit("degrees") | only_for(crop_strategy="anyres_e2p"),
         description="How far up the rings of anyres_e2p look, degrees, joined by commas.",
     )  # fmt: skip
@@ -86,9 +87,39 @@ class RunConfig(BaseModel):
         None, ge=16, le=1024, json_schema_extra=unit("pixels"), description="Side of a view; the vision encoder's own if not set."
     )
 
-    resampler: Bridge[Literal["mlp"]] = Field("mlp", description="What maps vision features to the language model's image tokens.")
-    resampler_width: Bridge[int | None] = Field(None, ge=1, description="Width inside the resampler; the vision encoder's if not set.")
-    pool: Bridge[Literal[1, 2, 4]] = Field(2, description="Patch tokens averaged per side before the resampler: 2 makes one token of four.")
+    resampler: Bridge[Annotated[str, AfterValidator(resamplers.known)]] = Field(
+        "mlp", json_schema_extra={"enum": list(resamplers.RESAMPLERS)},
+        description="What maps vision features to image tokens: mlp, linear and avgpool keep one token for each patch or each few; "
+        "perceiver and qformer let a fixed number of queries read all views.",
+    )  # fmt: skip
+    resampler_width: Bridge[int | None] = Field(
+        None, ge=1, json_schema_extra=only_for(resampler=resamplers.having("resampler_width")),
+        description="Width inside the resampler; the vision encoder's if not set.",
+    )  # fmt: skip
+    pool: Bridge[Literal[1, 2, 4]] = Field(
+        2, json_schema_extra=only_for(resampler=resamplers.having("pool")),
+        description="Patch tokens averaged per side before the resampler: 2 makes one token of four.",
+    )  # fmt: skip
+    resampler_queries: Bridge[int] = Field(
+        64, ge=1, le=4096, json_schema_extra=unit("tokens") | only_for(resampler=resamplers.having("resampler_queries")),
+        description="Image tokens of a panorama: queries that read all of its views.",
+    )  # fmt: skip
+    resampler_layers: Bridge[int] = Field(
+        2, ge=1, le=24, json_schema_extra=only_for(resampler=resamplers.having("resampler_layers")), description="Attention layers of the resampler."
+    )
+    resampler_heads: Bridge[int] = Field(
+        8, ge=1, le=64, json_schema_extra=only_for(resampler=resamplers.having("resampler_heads")),
+        description="Attention heads of each of its layers; their number divides the resampler's width.",
+    )  # fmt: skip
+
+    lora_r: Bridge[int] = Field(
+        0, ge=0, le=1024, description="Rank of the LoRA adapters that stage finetune trains in the language model; 0 is none."
+    )
+    lora_alpha: Bridge[int | None] = Field(None, ge=1, description="Scale of the adapters, divided by their rank; twice the rank if not set.")
+    lora_dropout: Bridge[float] = Field(0.0, ge=0, lt=1, description="Share of an adapter's inputs that are dropped in training.")
+    lora_targets: Bridge[Annotated[tuple[str, ...], BeforeValidator(_listed)]] = Field(
+        ("all-linear",), min_length=1, description="Layers that get adapters, such as q_proj,v_proj; all-linear is every one but the head."
+    )
 
     overlap_loss: Overlap[Literal["vicreg", "densecl"]] = Field(
         "vicreg",
@@ -133,6 +164,14 @@ class RunConfig(BaseModel):
         """Views that the model is given of every panorama."""
         return layouts.count(self)
 
+    @property
+    def lora_scale(self) -> int:
+        return self.lora_alpha or 2 * self.lora_r
+
+    def without_adapters(self) -> "RunConfig":
+        """The config of the same model once its adapters are merged."""
+        return self.model_copy(update={name: RunConfig.model_fields[name].default for name in LORA})
+
     def csv(self, split: Literal["train", "valid"]) -> Path:
         """The CSV file of a split: its own field, else `data_dir`, else the default directory."""
         named = self.csv_train if split == "train" else self.csv_val
@@ -157,6 +196,7 @@ class RunConfig(BaseModel):
 
     def _wrong(self) -> Iterator[tuple[str, Any, str]]:
         yield from misplaced(self)
+        yield from self._wrong_adapters()
         yield from self._wrong_views()
         yield from self._wrong_overlap_loss()
         if self.devices > 1:
@@ -204,3 +244,8 @@ class RunConfig(BaseModel):
         if self.crop_strategy in RINGS:
             return "overlap", self.overlap, f"{why}, so it needs an overlap above 0."
         return "crop_strategy", self.crop_strategy, f"{why}, and no views of {self.crop_strategy} overlap; use one of {', '.join(RINGS)}."
+
+    def _wrong_adapters(self) -> Iterator[tuple[str, Any, str]]:
+        for name in LORA[1:]:
+            if not self.lora_r and getattr(self, name) != RunConfig.model_fields[name].default:
+                yield name, getattr(self, name), "it counts only where lora_r is above 0."

@@ -17,6 +17,7 @@ from panollava import rundir
 from panollava.config import RunConfig
 from panollava.errors import BadInput
 from panollava.events import EVENTS_FILE, EventWriter, Note, Progress, StageEvent
+from panollava.model.lora import merge_adapters
 from panollava.model.parts import Built, build
 from panollava.model.text import Prompter
 from panollava.stages import RECIPES, Stage
@@ -26,7 +27,7 @@ from panollava.training.module import StageModule
 from panollava.training.recording import Recorder
 from panollava.training.saving import STATE, Position, Saver, restore
 from panollava.training.stop import Stopped, StopRequest
-from panollava.training.weights import describe, light_state, load_weights, read_checkpoint, save_final
+from panollava.training.weights import describe, final_metadata, light_state, load_weights, read_checkpoint, refuse_merged, save_final
 from panollava.views import Cutter
 
 log = logging.getLogger("panollava")
@@ -104,7 +105,7 @@ class _Fit:
         config, settings = self.config, self.settings
         pl.seed_everything(config.seed, workers=True, verbose=False)
         resumed = read_checkpoint(self.job.resume) if self.job.resume else None
-        built = build(config, language=self.recipe.needs_text)
+        built = build(config, language=self.recipe.needs_text, adapters="lora" in self.recipe.optional)
         self._check_start(built)
         self._check_prompts(built)
         train, valid = self._splits(built)
@@ -126,6 +127,7 @@ class _Fit:
 
     def _check_start(self, built: Built) -> None:
         for checkpoint in filter(None, (self.job.init_from, self.job.resume)):
+            refuse_merged(checkpoint)
             rundir.check_same_architecture(checkpoint, *describe(checkpoint)[1:], built.architecture)
         if self.job.resume:
             _check_same_settings(self.job, self.job.resume)
@@ -223,13 +225,8 @@ class _Fit:
 
     def _save_final(self, built: Built, module: StageModule) -> None:
         path = self.job.directory / rundir.FINAL
-        metadata = {
-            "format": "pt",
-            "stage": str(self.stage),
-            "config": self.config.model_dump_json(),
-            "architecture": built.architecture.model_dump_json(),
-        }
-        save_final(built.model, path, metadata)
+        merge_adapters(built.model)
+        save_final(built.model, path, final_metadata(self.config, self.stage, built.architecture))
         self.saver.add_note(path, module, "final", module.validation)
         log.info("wrote %s; best is %s", path, self.position.best_file)
 

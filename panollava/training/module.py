@@ -49,7 +49,8 @@ class StageModule(pl.LightningModule):
         self._examination = Examination(self.pairs)
         self.without_overlap = 0
         """Steps that had too few panoramas for the overlap loss."""
-        freeze(self, RECIPES[stage].trains | ({"expander"} if self.overlap_weight else set()))
+        recipe = RECIPES[stage]
+        freeze(self, recipe.trains | ({"expander"} if self.overlap_weight else set()), recipe.optional)
 
     @property
     def settings(self) -> StageConfig:

@@ -10,10 +10,11 @@ from app.jobs.finish import finish
 from app.models import Attempt, Checkpoint, JobStatus, StageRun
 from app.runs import service as runs
 from app.runs.page import endings, history, newest, saved, settings_table, track
-from app.runs.page.view import RunView
+from app.runs.page.view import RunView, facts
 from app.runs.schemas import StageOut
-from panollava.config import RunConfig
+from panollava.config import RunConfig, parse
 from panollava.events import Metric, Progress, StageEvent
+from panollava.presets import PRESETS
 from panollava.stages import Stage
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -231,3 +232,9 @@ def test_a_second_attempt_says_where_it_went_on(house, session):
     house.tell(session, again, attempt, StageEvent(name="resampler", status="resumed", step=7))
     (told,) = view(session, runs.get(session, job.run_id)).legs
     assert (told.resumed_step, told.told.attempt, told.told.status) == (7, 2, "running")
+
+
+def test_beside_a_runs_name_stand_its_views_and_image_tokens():
+    config = parse(PRESETS["demo"]).model_dump(mode="json")
+    assert facts(config) == ["8 views", "32 image tokens", "mlp"]
+    assert facts(config | {"vision_model": "/gone"}) == ["8 views", "mlp"]
