@@ -79,9 +79,14 @@ def _check_same_settings(job: StageJob, resume: Path) -> None:
     before, stage, _ = describe(resume)
     if stage != job.stage:
         raise BadInput(f"{resume}: a checkpoint of stage {stage} cannot be resumed in stage {job.stage}.")
-    theirs, ours = (config.stages[job.stage].model_dump(exclude=MAY_CHANGE) | {"seed": config.seed} for config in (before, job.config))
+    theirs, ours = (config.stages[job.stage].model_dump(exclude=MAY_CHANGE) | _of_the_run(config, job.stage) for config in (before, job.config))
     if changed := [f"{field} was {theirs[field]} and is {ours[field]}" for field in ours if theirs[field] != ours[field]]:
         raise BadInput(f"{resume}: cannot be resumed with other settings: {', '.join(changed)}. --init-from starts anew from its weights.")
+
+
+def _of_the_run(config: RunConfig, stage: Stage) -> dict[str, Any]:
+    """What a stage's optimizer depends on besides the stage's own settings."""
+    return {"seed": config.seed} | ({"lora_r": config.lora_r} if "lora" in RECIPES[stage].optional else {})
 
 
 class _Fit:
