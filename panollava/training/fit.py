@@ -87,7 +87,9 @@ def _check_same_settings(job: StageJob, resume: Path) -> None:
 
 
 def _kept(config: RunConfig, stage: Stage) -> dict[str, Any]:
+    """What a stage's optimizer and losses depend on."""
     kept = config.stages[stage].model_dump(exclude=MAY_CHANGE) | {"seed": config.seed, "loss": config.loss(stage)}
+    kept |= {"lora_r": config.lora_r} if "lora" in RECIPES[stage].optional else {}
     return kept | ({name: getattr(config, name) for name in OVERLAP_OPTIONS} if config.overlap_loss in config.losses(stage) else {})
 
 

@@ -1,5 +1,7 @@
 """Any vision encoder that yields patch tokens: read as its own processor and its own last norm have it, and never a patch too few."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,6 +107,28 @@ def test_stage_vision_takes_a_step_with_it(config: RunConfig, directory: Path) -
     optimizer.step()
     same = [name for name, value in module.model.vision.state_dict().items() if torch.equal(value, before[name])]
     assert [name for name in same if not name.endswith("bias")] == [], "a key's bias has no say in attention"
+
+
+CROPPED = {"do_center_crop": True, "do_resize": True, "do_normalize": True}
+PUBLISHED = {
+    "clip": CROPPED | {"crop_size": 32, "size": 32, "feature_extractor_type": "CLIPFeatureExtractor", "image_mean": [0.48, 0.45, 0.4]},
+    "dinov2": CROPPED | {"crop_size": {"height": 32, "width": 32}, "size": {"shortest_edge": 40}, "image_processor_type": "BitImageProcessor"},
+    "vit": {"do_resize": True, "size": 32, "feature_extractor_type": "ViTFeatureExtractor", "image_mean": [0.5, 0.5, 0.5]},
+    "siglip2": {"image_processor_type": "Siglip2ImageProcessor", "patch_size": 8, "max_num_patches": 16, "image_mean": [0.5, 0.5, 0.5]},
+}
+
+
+@pytest.mark.parametrize("kind", list(PUBLISHED))
+def test_processor_configs_are_read_in_the_forms_the_hub_has_them(config: RunConfig, encoder: Encoder, kind: str, tmp_path: Path) -> None:
+    shutil.copytree(encoder(kind), tmp_path / "model")
+    processor = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.5, 0.4, 0.3]} | PUBLISHED[kind]
+    (tmp_path / "model" / "preprocessor_config.json").write_text(json.dumps(processor))
+    own = config_with(config, tmp_path / "model")
+    built, outline = built_with(config, tmp_path / "model"), architecture.outline(own)
+    assert outline is not None
+    assert (outline.architecture, outline.architecture.image_size) == (built.architecture, 32)
+    assert built.model.mean.flatten().tolist() == pytest.approx(processor["image_mean"])
+    assert built.model.std.flatten().tolist() == pytest.approx(processor["image_std"])
 
 
 def test_something_that_is_no_vision_encoder_is_refused_by_name(config: RunConfig, tmp_path: Path) -> None:

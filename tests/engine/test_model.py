@@ -98,6 +98,12 @@ def test_the_bridge_is_the_same_for_the_same_seed_and_another_for_another(config
     assert not torch.equal(one, other)  # type: ignore[arg-type]
 
 
+def test_the_log_says_how_many_image_tokens_the_views_become(config: RunConfig, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="panollava"):
+        build(config, language=False)
+    assert "8 views of a panorama become 32 image tokens (mlp)" in caplog.text
+
+
 def test_answers_of_a_batch_are_the_answers_one_by_one(built: Built, batch: Batch, prompter: Prompter) -> None:
     queries = ["objects", "what is behind", "in which direction is the red circle", "describe the object on the right"]
     with torch.inference_mode():

@@ -64,6 +64,14 @@ def test_turning_the_panorama_changes_what_is_said_of_it(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(RESAMPLERS))
+def test_mixed_precision_is_near_full_precision(name: str) -> None:
+    module, grid = resamplers.make(config_of(name), SIZES), torch.randn(2, 5, 4, 4, 24)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = module(grid)
+    torch.testing.assert_close(mixed.float(), module(grid), rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("name", list(RESAMPLERS))
 @pytest.mark.parametrize("stage", [Stage.resampler, Stage.finetune])
 def test_each_trains_a_step_in_the_stages_that_have_it(config: RunConfig, batch: Batch, name: str, stage: Stage) -> None:
     values = {"resampler": name, "resampler_width": None, "resampler_queries": 32} if "queries" in str(VALUES[name]) else {"resampler": name}
