@@ -63,7 +63,17 @@ class RunConfig(BaseModel):
 
     seed: Advanced[int] = Field(0, ge=0, description="Seed of weights, order and augmentation.")
     devices: Advanced[int] = Field(1, ge=1, json_schema_extra=unit("GPUs"), description="GPUs per run; a machine without one trains on its CPU.")
-    precision: Advanced[Literal["auto", "fp32", "bf16"]] = Field("auto", description="auto: bf16 on a GPU that has it, else fp32.")
+    strategy: Advanced[Literal["auto", "ddp"]] = Field("auto", description="How devices share a step. auto: alone on one device, ddp on several.")
+    num_nodes: Terminal[int] = Field(1, ge=1, json_schema_extra=unit("machines"), description="Machines per run, each started by torchrun.")
+    precision: Advanced[Literal["auto", "fp32", "bf16", "fp16"]] = Field("auto", description="auto: bf16 on a GPU that has it, else fp32.")
+    gradient_checkpointing: Advanced[bool] = Field(
+        False, description="Compute activations again in the backward pass: less memory, a third more time."
+    )
+    compile: Advanced[bool] = Field(False, description="Compile the encoders with torch.compile: minutes at the start, faster steps on a GPU.")
+    fused_adamw: Advanced[bool] = Field(False, description="Update all weights in one kernel.")
+    deterministic: Advanced[bool] = Field(
+        False, description="Only algorithms that give the same bits each time, where there are some: slower on a GPU."
+    )
     wandb_project: Advanced[str | None] = Field(None, description="Also log to this Weights & Biases project.")
     output_dir: Terminal[str] = Field("runs", description="Where the stage directories go.")
     log_dir: Terminal[str] = Field("logs", description="Where the log files go.")
@@ -92,5 +102,16 @@ class RunConfig(BaseModel):
             yield "stages.vision.batch_size", self.stages.vision.batch_size, "VICReg takes statistics across images and needs at least 4."
         if Stage.vision in self.stage and self.overlap == 0:
             yield "overlap", 0, "stage vision compares what neighbouring views both see, so it needs an overlap above 0."
-        if self.devices > 1:
-            yield "devices", self.devices, "a run on several devices is not built yet; use 1."
+        for stage in self.stage:
+            yield from self._wrong_split(stage)
+
+    def _wrong_split(self, stage: Stage) -> Iterator[tuple[str, Any, str]]:
+        """A step's samples are the same on one device and on many, so they must divide."""
+        settings, field = self.stages[stage], f"stages.{stage}.batch_size"
+        size, ranks = settings.batch_size, self.devices * self.num_nodes
+        if size % (ranks * settings.accumulation):
+            parts = f"{ranks} devices x {settings.accumulation} micro-batches"
+            yield field, size, f"it does not divide over {parts}; take a multiple of {ranks * settings.accumulation}."
+        if stage is Stage.vision and settings.accumulation > 1 and size // settings.accumulation < 8:
+            micro = f"with accumulation {settings.accumulation} a micro-batch has {size // settings.accumulation} panoramas"
+            yield field, size, f"{micro}, and VICReg takes its statistics across a micro-batch, which needs 8."

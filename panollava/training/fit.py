@@ -10,22 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from torch.utils.data import DataLoader
 
 from panollava import rundir
 from panollava.config import RunConfig
 from panollava.errors import BadInput
-from panollava.events import EVENTS_FILE, EventWriter, Note, Progress, StageEvent
+from panollava.events import EVENTS_FILE, EventWriter, Note, Progress, Say, Silence, StageEvent
 from panollava.model.parts import Built, build
 from panollava.model.text import Prompter
 from panollava.stages import RECIPES, Stage
-from panollava.training import data, sinks
+from panollava.training import data, ranks, sinks, steps
+from panollava.training.devices import trainer_of
+from panollava.training.memory import fix_algorithms, recompute_activations
 from panollava.training.module import StageModule
+from panollava.training.position import STATE, Position, restore
 from panollava.training.recording import Recorder
-from panollava.training.saving import STATE, Position, Saver, restore
+from panollava.training.saving import Saver
 from panollava.training.stop import Stopped, StopRequest
-from panollava.training.weights import describe, light_state, load_weights, read_checkpoint, save_final
+from panollava.training.weights import describe, load_state, load_weights, read_checkpoint, save_final
 from panollava.views import Cutter
 
 log = logging.getLogger("panollava")
@@ -40,13 +42,13 @@ class StageJob:
     directory: Path
     init_from: Path | None = None
     resume: Path | None = None
+    warnings: tuple[str, ...] = ()
+    """What was noticed while the start was chosen."""
 
 
 def train_stage(job: StageJob, stop: StopRequest) -> Path:
     """Train to the end and return the best checkpoint. Raises BadInput, Stopped (after saving), Diverged."""
-    job.directory.mkdir(parents=True, exist_ok=True)
-    events = EventWriter(job.directory / EVENTS_FILE)
-    rundir.write_whole(job.directory / "config.json", job.config.model_dump_json(indent=1))
+    events = _open_events(job)
     try:
         events.write(_beginning(job))
         best = _Fit(job, stop, events).run()
@@ -63,6 +65,15 @@ def train_stage(job: StageJob, stop: StopRequest) -> Path:
         events.close()
 
 
+def _open_events(job: StageJob) -> Say:
+    job.directory.mkdir(parents=True, exist_ok=True)
+    if not ranks.is_first():
+        return Silence()
+    events = EventWriter(job.directory / EVENTS_FILE)
+    rundir.write_whole(job.directory / "config.json", job.config.model_dump_json(indent=1))
+    return events
+
+
 def _beginning(job: StageJob) -> StageEvent:
     """The first word, said at once: a chart cuts an earlier attempt at the step it names."""
     if job.resume is None:
@@ -70,7 +81,11 @@ def _beginning(job: StageJob) -> StageEvent:
     return StageEvent(name=job.stage, status="resumed", step=rundir.read_note(job.resume).step)
 
 
-MAY_CHANGE = {"epochs", "max_steps", "save_every_steps", "grad_clip"}
+MAY_CHANGE = {"epochs", "max_steps", "save_every_steps", "save_every_minutes", "keep_step_checkpoints", "grad_clip", "patience"}
+ADDS_UP = {"accumulation"}
+"""May change besides where the gradients of micro-batches add up to the whole batch's: not in stage vision."""
+UNTRAINED_LR = 1e-4
+"""Below this a new bridge hardly learns: others train theirs at 1e-3 to 5e-3."""
 
 
 def _check_same_settings(job: StageJob, resume: Path) -> None:
@@ -78,7 +93,8 @@ def _check_same_settings(job: StageJob, resume: Path) -> None:
     before, stage, _ = describe(resume)
     if stage != job.stage:
         raise BadInput(f"{resume}: a checkpoint of stage {stage} cannot be resumed in stage {job.stage}.")
-    theirs, ours = (config.stages[job.stage].model_dump(exclude=MAY_CHANGE) | {"seed": config.seed} for config in (before, job.config))
+    may_change = MAY_CHANGE | (ADDS_UP if RECIPES[stage].needs_text else set())
+    theirs, ours = (config.stages[stage].model_dump(exclude=may_change) | {"seed": config.seed} for config in (before, job.config))
     if changed := [f"{field} was {theirs[field]} and is {ours[field]}" for field in ours if theirs[field] != ours[field]]:
         raise BadInput(f"{resume}: cannot be resumed with other settings: {', '.join(changed)}. --init-from starts anew from its weights.")
 
@@ -86,7 +102,7 @@ def _check_same_settings(job: StageJob, resume: Path) -> None:
 class _Fit:
     """The parts of one training, made in the order in which they can fail cheaply."""
 
-    def __init__(self, job: StageJob, stop: StopRequest, events: EventWriter) -> None:
+    def __init__(self, job: StageJob, stop: StopRequest, events: Say) -> None:
         self.job, self.stop, self.events = job, stop, events
         self.config, self.stage = job.config, job.stage
         self.recipe, self.settings = RECIPES[job.stage], job.config.stages[job.stage]
@@ -94,7 +110,12 @@ class _Fit:
 
     def run(self) -> Path:
         config, settings = self.config, self.settings
+        trainer = trainer_of(config)
         pl.seed_everything(config.seed, workers=True, verbose=False)
+        if config.deterministic:
+            fix_algorithms()
+        for warning in self.job.warnings:
+            self._warn(warning)
         resumed = read_checkpoint(self.job.resume) if self.job.resume else None
         built = build(config, language=self.recipe.needs_text)
         self._check_start(built)
@@ -106,11 +127,14 @@ class _Fit:
         self.saver = Saver(self.job.directory, self.position, built.architecture, self.events, self.stop, plan.steps_per_epoch)
         self._load(built, module, resumed)
         self._say_what_learns(module, plan)
-        trainer = self._trainer(plan)
+        self._save_memory(module)
+        self._watch(trainer, module, plan)
         self._fit(trainer, module, plan, samples, train, valid, resumed)
         if self.position.best_file is None:
             raise ValueError("No validation gave a finite val_loss, so there is no best checkpoint.")
-        self._save_final(built, module)
+        if ranks.is_first():
+            self._save_final(built, module)
+        ranks.wait()
         return self.job.directory / rundir.CHECKPOINTS / self.position.best_file
 
     # before the first step ------------------------------------------------------
@@ -137,7 +161,7 @@ class _Fit:
             log.info("decoding the panoramas of %s", csv)
             split = data.load_split(csv, self.config.image_root, self.config.max_bad_frac, cutter, self._on_image, self.recipe.needs_text)
             if prompter is None:
-                data.need_images(csv, split, 4)
+                data.need_images(csv, split, self._least_images(name))
             else:
                 self._warn_of_cuts(csv, split, prompter)
             for bad in split.index.bad:
@@ -145,12 +169,19 @@ class _Fit:
             collates.append(data.Collate(split, prompter))
         return collates[0], collates[1]
 
+    def _least_images(self, name: str) -> int:
+        """Statistics across images need four in a batch, and whole batches where they are shared out."""
+        is_shared = name == "train" and (self.settings.accumulation > 1 or ranks.count() > 1)
+        return self.settings.batch_size if is_shared else 4
+
+    def _warn(self, text: str) -> None:
+        log.warning("%s", text)
+        self.events.write(Note(level="warning", text=text))
+
     def _warn_of_cuts(self, csv: Path, split: data.Split, prompter: Prompter) -> None:
         cut = sum(prompter.exchange(row.query, row.annotation).truncated for row in split.index.rows)
         if cut:
-            text = f"{csv}: {cut:,} of {len(split.index.rows):,} samples are cut to max_text_length {prompter.max_text_length}."
-            log.warning(text)
-            self.events.write(Note(level="warning", text=text))
+            self._warn(f"{csv}: {cut:,} of {len(split.index.rows):,} samples are cut to max_text_length {prompter.max_text_length}.")
 
     def _on_image(self, done: int, total: int) -> None:
         if self.stop:
@@ -160,16 +191,27 @@ class _Fit:
 
     def _load(self, built: Built, module: StageModule, resumed: dict[str, Any] | None) -> None:
         if resumed is not None:
-            missing, unexpected = module.load_state_dict(resumed["state_dict"], strict=False)
-            if unexpected or light_state(dict.fromkeys(missing), self.stage):
-                raise BadInput(f"{self.job.resume}: does not fit this run's model: missing {missing[:3]}, unexpected {unexpected[:3]}.")
+            assert self.job.resume is not None
+            report = load_state(module, self.job.resume, resumed["state_dict"], self.stage)
             module.step = resumed[STATE]["step"]
             self.position.restore(resumed[STATE]["position"])
-            assert self.job.resume is not None
             self.saver.bring_best(self.job.resume.parent)
-            log.info("resumed from %s at step %d", self.job.resume, module.step)
-        elif self.job.init_from:
-            log.info("weights from %s: %s", self.job.init_from, load_weights(built.model, self.job.init_from, describe(self.job.init_from)[1]))
+            self._say(f"resumed from {self.job.resume} at step {module.step}: {report}")
+            return
+        stage = None
+        if self.job.init_from:
+            stage = describe(self.job.init_from)[1]
+            self._say(f"weights from {self.job.init_from}: {load_weights(built.model, self.job.init_from, stage)}")
+        self._warn_of_untrained_bridge(stage)
+
+    def _say(self, text: str) -> None:
+        log.info("%s", text)
+        self.events.write(Note(level="info", text=text))
+
+    def _warn_of_untrained_bridge(self, start: Stage | None) -> None:
+        lr = self.settings.projector_lr or self.settings.lr
+        if self.recipe.needs_text and start in (None, Stage.vision) and lr < UNTRAINED_LR:
+            self._warn(f"Resampler and projection start untrained, and {lr:g} is a low learning rate for that; projector_lr 1e-3 is usual.")
 
     def _say_what_learns(self, module: StageModule, plan: data.Plan) -> None:
         learns = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
@@ -179,17 +221,23 @@ class _Fit:
 
     # training ---------------------------------------------------------------------
 
-    def _trainer(self, plan: data.Plan) -> pl.Trainer:
+    def _save_memory(self, module: StageModule) -> None:
+        """Of the encoders through which a gradient flows."""
+        encoders = [part for part, flows in ((module.model.vision, "vision" in self.recipe.trains), (module.model.language, True)) if part and flows]
+        for encoder in encoders:
+            if self.config.gradient_checkpointing and not recompute_activations(encoder):
+                raise BadInput(f"gradient_checkpointing is set, but {type(encoder).__name__} has no layers that can compute their activations again.")
+            if self.config.compile:
+                encoder.compile()
+
+    def _watch(self, trainer: pl.Trainer, module: StageModule, plan: data.Plan) -> None:
         for noise in (".*does not have many workers.*", ".*in eval mode at the start.*", ".*LeafSpec.*"):
             warnings.filterwarnings("ignore", message=noise)
-        logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-        wandb = sinks.wandb_sink(self.config, self.stage, self.events)
-        recorder = Recorder(self.events, log.info, [wandb] if wandb else [], plan.steps_per_epoch, self.settings.batch_size)
-        return pl.Trainer(
-            accelerator="auto", devices=1, precision=_precision(self.config), max_epochs=-1, callbacks=[recorder, self.saver],
-            logger=False, enable_checkpointing=False, enable_model_summary=False, enable_progress_bar=False,
-            num_sanity_val_steps=0, use_distributed_sampler=False, reload_dataloaders_every_n_epochs=1, gradient_clip_val=self.settings.grad_clip,
-        )  # fmt: skip
+        if ranks.is_first():
+            wandb = sinks.wandb_sink(self.config, self.stage, self.events)
+            recorder = Recorder(self.events, log.info, [wandb] if wandb else [], plan.steps_per_epoch, self.settings.batch_size)
+            trainer.callbacks.append(recorder)  # type: ignore[attr-defined]
+        trainer.callbacks.append(self.saver)  # type: ignore[attr-defined]
 
     def _fit(
         self, trainer: pl.Trainer, module: StageModule, plan: data.Plan, samples: data.Samples, train: data.Collate, valid: data.Collate,
@@ -197,10 +245,12 @@ class _Fit:
     ) -> None:  # fmt: skip
         validation = data.Samples(valid.split, by_row=self.recipe.needs_text)
         batches = list(data.fixed_batches(len(validation), self.settings.batch_size, 1 if self.recipe.needs_text else 4))
+        batches, module.own_validation_batches = steps.validation_share(batches)
+        share = steps.share(train, self.settings.batch_size, self.settings.accumulation)
         module.val_dataloader = lambda: data.loader(validation, valid, batches, self.config.num_workers)  # type: ignore[method-assign]
 
         def train_dataloader() -> DataLoader[Any]:
-            return data.loader(samples, train, plan.batches(self.position.epoch, self.position.batch), self.config.num_workers)
+            return data.loader(samples, share, plan.batches(self.position.epoch, self.position.batch), self.config.num_workers)
 
         module.train_dataloader = train_dataloader  # type: ignore[method-assign]
         if resumed is not None:
@@ -208,7 +258,7 @@ class _Fit:
             if self.position.epoch < plan.planned_epochs and not plan.batches(self.position.epoch, self.position.batch):
                 self.saver.resumed = resumed
                 trainer.validate(module, verbose=False)  # it was stopped between an epoch's last step and the end of its validation
-        trainer.fit_loop.max_epochs = plan.planned_epochs - self.position.epoch
+        trainer.fit_loop.max_epochs = 0 if self.position.is_over else plan.planned_epochs - self.position.epoch
         if trainer.fit_loop.max_epochs:
             trainer.fit(module)
 
@@ -226,7 +276,7 @@ class _Fit:
 
 
 class _Restore(pl.Callback):
-    """Optimizer, schedule and random numbers, once Lightning has made them."""
+    """Optimizer, loss scale and random numbers, once Lightning has made them."""
 
     def __init__(self, checkpoint: dict[str, Any]) -> None:
         self.checkpoint = checkpoint
@@ -234,8 +284,3 @@ class _Restore(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, StageModule)
         restore(trainer, pl_module, self.checkpoint)
-
-
-def _precision(config: RunConfig) -> Any:
-    bf16 = config.precision == "bf16" or (config.precision == "auto" and torch.cuda.is_available() and torch.cuda.is_bf16_supported())
-    return "bf16-mixed" if bf16 else "32-true"

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 from panollava.config import RunConfig
-from panollava.events import EventWriter, Note
+from panollava.events import Note, Say
 from panollava.stages import Stage
 
 
-def wandb_sink(config: RunConfig, stage: Stage, events: EventWriter) -> Callable[[int, dict[str, float]], None] | None:
+def wandb_sink(config: RunConfig, stage: Stage, events: Say) -> Callable[[int, dict[str, float]], None] | None:
     """A function that logs to the named project, or None with a note that says why not. No key is read, asked for or stored by us."""
     if config.wandb_project is None:
         return None
