@@ -28,8 +28,11 @@ class Start:
     warnings: tuple[str, ...] = ()
 
 
-def train_chain(config: RunConfig, *, resume: str | None, stage_dir: Path | None) -> None:
-    """Train `config.stage` in order. `resume` is a checkpoint, or `auto`: skip what is finished, continue what was begun."""
+def train_chain(config: RunConfig, *, resume: str | None, stage_dir: Path | None, fall_back: bool = False) -> None:
+    """Train `config.stage` in order. `resume` is a checkpoint, or `auto`: skip what is finished, continue what was begun.
+
+    With `fall_back` a checkpoint that is damaged gives way to the one before it, as with `auto`; without, it is an error.
+    """
     if stage_dir and len(config.stage) > 1:
         raise BadInput("--stage-dir names the directory of one stage; with several stages use --output-dir and --name.")
     for csv in (config.csv("train"), config.csv("valid")):
@@ -39,10 +42,10 @@ def train_chain(config: RunConfig, *, resume: str | None, stage_dir: Path | None
     with _only_the_first_speaks(), _log_file(config, None if len(config.stage) > 1 else config.stage[0]):
         for stage in config.stage:
             directory = stage_dir or rundir.stage_dir(config.output_dir, config.name, stage)
-            start = _start(directory, stage, resume if resume == "auto" or stage == config.stage[0] else None, best)
+            start = _start(directory, stage, resume if resume == "auto" or stage == config.stage[0] else None, best, fall_back)
             stop = StopRequest(directory)
             best = start.finished or _train(config, stage, directory, start, stop, several=len(config.stage) > 1)
-            if stop and stage != config.stage[-1]:
+            if stage != config.stage[-1] and any(ranks.anywhere(bool(stop))):
                 raise Stopped(f"Stage {stage} is finished and the next was not begun.")
 
 
@@ -54,15 +57,13 @@ def _train(config: RunConfig, stage: Stage, directory: Path, start: Start, stop:
         return train_stage(StageJob(config, stage, directory, start.init_from, start.resume, start.warnings), stop)
 
 
-def _start(directory: Path, stage: Stage, resume: str | None, best: Path | None) -> Start:
+def _start(directory: Path, stage: Stage, resume: str | None, best: Path | None, fall_back: bool) -> Start:
     checkpoints = directory / rundir.CHECKPOINTS
     if resume == "auto":
         if (directory / rundir.FINAL).exists():
             log.info("stage %s is finished already: %s", stage, directory)
             return Start(finished=checkpoints / rundir.BEST)
-        damaged: list[str] = []
-        last = rundir.last_good(checkpoints, lambda error: damaged.append(str(error)))
-        told = tuple(f"{each} Continuing from {last.name if last else 'the start'} instead." for each in damaged)
+        last, told = _last_good(checkpoints)
         return Start(resume=last, warnings=told) if last else Start(init_from=best, warnings=told)
     if resume is None:
         _refuse_to_overwrite(directory)
@@ -71,25 +72,36 @@ def _start(directory: Path, stage: Stage, resume: str | None, best: Path | None)
     if path.suffix == ".safetensors":
         log.info("--resume %s: weights only, because model_final.safetensors keeps no optimizer", path)
         return Start(init_from=path)
-    theirs = _whole(path).stage
+    path, told = _whole(path, fall_back)
+    theirs = rundir.read_note(path).stage
     if theirs == stage:
         if path.parent.resolve() != checkpoints.resolve():
             _refuse_to_overwrite(directory)
-        return Start(resume=path)
+        return Start(resume=path, warnings=told)
     if theirs.number > stage.number:
         raise BadInput(f"{path}: a checkpoint of stage {theirs} cannot start the earlier stage {stage}.")
     log.info("--resume %s: a checkpoint of stage %s, so stage %s starts from its weights", path, theirs, stage)
     _refuse_to_overwrite(directory)
-    return Start(init_from=path)
+    return Start(init_from=path, warnings=told)
 
 
-def _whole(path: Path) -> rundir.CheckpointNote:
-    """The note of the one checkpoint that was asked for. Raises BadInput for a damaged one, naming the one that could be used instead."""
+def _whole(path: Path, fall_back: bool) -> tuple[Path, tuple[str, ...]]:
+    """The checkpoint that was asked for, or the one before it and why. Raises BadInput for a damaged one, naming what could be used instead."""
     try:
-        return rundir.verify(path)
+        rundir.verify(path)
+        return path, ()
     except BadInput as error:
-        instead = rundir.last_good(path.parent)
+        instead, told = _last_good(path.parent)
+        if instead and fall_back:
+            return instead, told
         raise BadInput(f"{error} Whole is {instead}." if instead else str(error)) from None
+
+
+def _last_good(checkpoints: Path) -> tuple[Path | None, tuple[str, ...]]:
+    """The furthest checkpoint that is whole, and a word for each damaged one that was passed over."""
+    damaged: list[str] = []
+    last = rundir.last_good(checkpoints, lambda error: damaged.append(str(error)))
+    return last, tuple(f"{each} Continuing from {last.name if last else 'the start'} instead." for each in damaged)
 
 
 def _refuse_to_overwrite(directory: Path) -> None:

@@ -128,6 +128,8 @@ class _Fit:
         self._load(built, module, resumed)
         self._say_what_learns(module, plan)
         self._save_memory(module)
+        if ranks.rank():
+            pl.seed_everything(config.seed + ranks.rank(), verbose=False)  # the weights are made; each rank drops other activations
         self._watch(trainer, module, plan)
         self._fit(trainer, module, plan, samples, train, valid, resumed)
         if self.position.best_file is None:
@@ -231,7 +233,7 @@ class _Fit:
                 encoder.compile()
 
     def _watch(self, trainer: pl.Trainer, module: StageModule, plan: data.Plan) -> None:
-        for noise in (".*does not have many workers.*", ".*in eval mode at the start.*", ".*LeafSpec.*"):
+        for noise in (".*does not have many workers.*", ".*in eval mode at the start.*", ".*LeafSpec.*", ".*broadcast_buffers.*deprecated.*"):
             warnings.filterwarnings("ignore", message=noise)
         if ranks.is_first():
             wandb = sinks.wandb_sink(self.config, self.stage, self.events)

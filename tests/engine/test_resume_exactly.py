@@ -12,8 +12,11 @@ from panollava import events, rundir
 from panollava.config import RunConfig
 from panollava.errors import BadInput
 from panollava.events import CheckpointSaved, Metric, Note, StageEvent
+from panollava.model.panollava import Batch
 from panollava.stages import Stage
 from panollava.training.chain import train_chain
+from panollava.training.module import StageModule
+from panollava.training.stop import Stopped
 from tests.engine.trainer_process import Death, train
 
 STEPS = 12
@@ -67,6 +70,10 @@ def losses(config: RunConfig) -> dict[int, float]:
     return {event.step: event.values["train_loss"] for event in told(config) if isinstance(event, Metric) and "train_loss" in event.values}
 
 
+def validations(config: RunConfig) -> dict[int, float]:
+    return {event.step: event.values["val_loss"] for event in told(config) if isinstance(event, Metric) and "val_loss" in event.values}
+
+
 def test_killed_at_every_bad_moment_it_takes_the_same_steps(forgetful: RunConfig, alone: dict[int, float], tmp_path: Path) -> None:
     config = forgetful.model_copy(update={"output_dir": str(tmp_path)})
     for moment in MOMENTS:
@@ -79,14 +86,36 @@ def test_killed_at_every_bad_moment_it_takes_the_same_steps(forgetful: RunConfig
     assert not list((stage_dir(config) / "checkpoints").glob("*.part"))
 
 
-def test_killed_anywhere_with_loaders_beside_it_takes_the_same_steps(forgetful: RunConfig, alone: dict[int, float], tmp_path: Path) -> None:
-    config = forgetful.model_copy(update={"output_dir": str(tmp_path), "num_workers": 1})
+@pytest.mark.parametrize(("num_workers", "deaths"), [(0, 3), (1, 1)])
+def test_killed_anywhere_it_takes_the_same_steps_also_with_loaders_beside_it(
+    forgetful: RunConfig, alone: dict[int, float], tmp_path: Path, num_workers: int, deaths: int
+) -> None:
+    config = forgetful.model_copy(update={"output_dir": str(tmp_path), "num_workers": num_workers})
     dice = random.Random()
-    moments = [Death("step", dice.randint(1, 8)), Death("checkpoint", dice.randint(1, 3))]
+    moments = [Death(dice.choice(["step", "a name without its note"]), dice.randint(1, 5)) for _ in range(deaths)]
     for moment in moments:
         assert train(config, moment) == -signal.SIGKILL, moment
     assert train(config) == 0
     assert losses(config) == alone, moments
+
+
+def test_stopped_while_it_validates_it_takes_the_same_steps(
+    forgetful: RunConfig, alone: dict[int, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = forgetful.model_copy(update={"output_dir": str(tmp_path)})
+    honest, stop_file = StageModule.validation_step, stage_dir(config) / events.STOP_FILE
+
+    def asked_to_stop(self: StageModule, batch: Batch, number: int) -> None:
+        stop_file.touch()
+        honest(self, batch, number)
+
+    with monkeypatch.context() as patched, pytest.raises(Stopped, match="Saved at step 8"):
+        patched.setattr(StageModule, "validation_step", asked_to_stop)
+        train_chain(config, resume="auto", stage_dir=None)
+    stop_file.unlink()
+    assert train(config) == 0
+    assert losses(config) == alone
+    assert validations(config) == validations(forgetful)
 
 
 def test_the_newest_regular_step_checkpoints_stay_and_the_others_make_room(forgetful: RunConfig, alone: dict[int, float]) -> None:
@@ -111,6 +140,23 @@ def test_a_corrupt_last_checkpoint_is_named_and_the_one_before_it_is_used(forget
     notes = [event.text for event in told(config) if isinstance(event, Note) and event.level == "warning"]
     assert any("last.ckpt: damaged" in text and "Continuing from step=000004.ckpt instead" in text for text in notes)
     assert losses(config) == alone
+
+
+def test_the_dashboards_next_attempt_falls_back_where_the_checkpoint_it_was_given_is_damaged(
+    forgetful: RunConfig, alone: dict[int, float], tmp_path: Path
+) -> None:
+    checkpoints = tmp_path / "attempt-1" / "checkpoints"
+    shutil.copytree(stage_dir(forgetful) / "checkpoints", checkpoints)
+    (checkpoints / "last.ckpt").write_bytes((checkpoints / "last.ckpt").read_bytes()[:-1] + b"?")
+    for name in ("step=000010.ckpt", "step=000012.ckpt", "epoch=00*", "epoch=01*", "best.ckpt"):
+        for path in checkpoints.glob(name):
+            path.unlink()
+    attempt = tmp_path / "attempt-2"
+    train_chain(forgetful, resume=str(checkpoints / "last.ckpt"), stage_dir=attempt, fall_back=True)
+    found = [event for _, event in events.read(attempt / events.EVENTS_FILE)]
+    assert any(isinstance(event, Note) and "Continuing from step=000008.ckpt instead" in event.text for event in found)
+    after = {event.step: event.values["train_loss"] for event in found if isinstance(event, Metric) and "train_loss" in event.values}
+    assert after == {step: loss for step, loss in alone.items() if step > 8}
 
 
 def test_a_full_disk_ends_the_training_and_leaves_the_checkpoint_before(forgetful: RunConfig, alone: dict[int, float], tmp_path: Path) -> None:
