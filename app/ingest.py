@@ -20,7 +20,7 @@ from app.models import ACTIVE, Attempt, Job, JobStatus, StageRun
 from app.samples import service as samples
 from panollava import events as trainer
 from panollava.errors import BadInput
-from panollava.events import CheckpointSaved, Metric, Note, Progress, Sample, StageEvent
+from panollava.events import CheckpointRemoved, CheckpointSaved, Metric, Note, Progress, Sample, StageEvent
 
 LIVE_POINTS = 2000
 """Most points of one batch that streams are sent. While catching up they are told to read the chart again instead."""
@@ -101,6 +101,8 @@ class _Batch:
             case CheckpointSaved():
                 row = checkpoints.record(self._session, self._job, self._attempt, event)
                 self._tell("checkpoint", {"checkpoint_id": row.id, "path": row.path, "kind": row.kind, "step": row.step, "metrics": row.metrics})
+            case CheckpointRemoved():
+                checkpoints.forget(self._session, self._attempt, event)
             case StageEvent():
                 self._begin(event)
             case Sample():

@@ -101,6 +101,7 @@ def train(
         list[str] | None, typer.Option("--set", help="One setting, such as vision.lr=1e-4; no value unsets it. May be repeated.")
     ] = None,
     resume: Annotated[str | None, typer.Option(help="Checkpoint to continue, or auto. One of an earlier stage gives its weights.")] = None,
+    fall_back: Annotated[bool, typer.Option(help="Where the checkpoint to resume is damaged, continue from the one before it.")] = False,
     stage_dir: Annotated[Path | None, typer.Option(help="Directory of the one stage, instead of OUTPUT_DIR/NAME_STAGE.")] = None,
     **flags: Any,
 ) -> None:
@@ -110,7 +111,7 @@ def train(
         _log_to_console()
         from panollava.training.chain import train_chain
 
-        train_chain(run, resume=resume, stage_dir=stage_dir)
+        train_chain(run, resume=resume, stage_dir=stage_dir, fall_back=fall_back)
 
 
 def resolve(config: Path | None, preset: str | None, settings: list[str], flags: dict[str, Any]) -> RunConfig:

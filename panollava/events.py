@@ -60,6 +60,13 @@ class CheckpointSaved(_Event):
     size: int
 
 
+class CheckpointRemoved(_Event):
+    """A regular step checkpoint has made room for a newer one. `path` is relative to the stage directory."""
+
+    type: Literal["removed"] = "removed"
+    path: str
+
+
 class Sample(_Event):
     """One example prediction on a fixed validation sample."""
 
@@ -91,7 +98,7 @@ class Note(_Event):
     text: str
 
 
-Event = Annotated[Metric | Progress | CheckpointSaved | Sample | StageEvent | Note, Field(discriminator="type")]
+Event = Annotated[Metric | Progress | CheckpointSaved | CheckpointRemoved | Sample | StageEvent | Note, Field(discriminator="type")]
 _adapter: TypeAdapter[Event] = TypeAdapter(Event)
 
 
@@ -138,6 +145,19 @@ class EventWriter:
 
     def close(self) -> None:
         os.close(self._file)
+
+
+class Silence:
+    """What a rank other than the first says."""
+
+    def write(self, event: Event) -> None:
+        """The first rank says it."""
+
+    def close(self) -> None:
+        """There is nothing open."""
+
+
+Say = EventWriter | Silence
 
 
 def read(path: Path, offset: int = 0) -> Iterator[tuple[int, Event]]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from contextlib import suppress
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -96,6 +96,12 @@ def link_whole(source: Path, target: Path) -> None:
     part.replace(target)
 
 
+def clear_parts(checkpoints: Path) -> None:
+    """Remove what a process that was killed while writing has left: files that nobody will ever finish."""
+    for part in checkpoints.glob("*.part"):
+        part.unlink()
+
+
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -128,16 +134,20 @@ def verify(checkpoint: Path) -> CheckpointNote:
     return note
 
 
-def last_good(checkpoints: Path) -> Path | None:
+def last_good(checkpoints: Path, on_damaged: Callable[[BadInput], None] = lambda _: None) -> Path | None:
     """The furthest checkpoint in a directory that is whole; a process killed while saving may have left a torn one. None if there is none."""
     found: list[tuple[int, Path]] = []
     for path in checkpoints.glob("*.ckpt"):
-        with suppress(BadInput):
+        try:
             found.append((read_note(path).step, path))
+        except BadInput as error:
+            on_damaged(error)
     for _, path in sorted(found, reverse=True):
-        with suppress(BadInput):
+        try:
             verify(path)
             return path
+        except BadInput as error:
+            on_damaged(error)
     return None
 
 

@@ -26,7 +26,8 @@ def _train(session: Session, job: Job, directory: Path) -> list[str]:
     arguments = ["train", "--config", str(directory / CONFIG_FILE), "--stage", stage.stage, "--stage-dir", str(directory), "--log-dir", ""]
     for flag, checkpoint in (("--resume", job.resume_from), ("--init-from", start)):
         arguments += [flag, checkpoint] if checkpoint else []
-    return arguments
+    # The rows say how long a file is, the trainer finds out whether it is whole.
+    return [*arguments, "--fall-back"] if job.resume_from else arguments
 
 
 def _evaluate(session: Session, job: Job, directory: Path) -> list[str]:

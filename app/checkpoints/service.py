@@ -12,7 +12,7 @@ from app.i18n import _
 from app.models import Attempt, Checkpoint, Job
 from panollava import rundir
 from panollava.errors import BadInput
-from panollava.events import CheckpointSaved
+from panollava.events import CheckpointRemoved, CheckpointSaved
 
 CONTINUED = ("last", "step", "epoch")
 """Kinds that hold what a trainer needs to continue. `best` is a second name of an epoch, `final` has no optimizer."""
@@ -48,6 +48,13 @@ def record(session: Session, job: Job, attempt: Attempt, saved: CheckpointSaved)
     session.add(checkpoint)
     session.flush()
     return checkpoint
+
+
+def forget(session: Session, attempt: Attempt, removed: CheckpointRemoved) -> None:
+    """The trainer has removed a file of its attempt; the row goes with it, and an evaluation of it keeps the path."""
+    if checkpoint := at(session, Path(attempt.directory, removed.path).resolve()):
+        session.delete(checkpoint)
+        session.flush()
 
 
 def _val_loss(saved: CheckpointSaved) -> float | None:

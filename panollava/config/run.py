@@ -17,6 +17,8 @@ from panollava.stages import RECIPES, Stage
 RINGS = ("e2p", "anyres_e2p", "sliding_window")
 """Crop strategies with closed rings of views that may overlap."""
 Pitch = Annotated[float, Field(ge=-90, le=90)]
+LEAST_MICRO_BATCH = 8
+"""Panoramas over which an overlap loss can take its statistics where a step is split into micro-batches."""
 LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_targets")
 
 
@@ -143,7 +145,17 @@ class RunConfig(BaseModel):
 
     seed: Advanced[int] = Field(0, ge=0, description="Seed of weights, order and augmentation.")
     devices: Advanced[int] = Field(1, ge=1, json_schema_extra=unit("GPUs"), description="GPUs per run; a machine without one trains on its CPU.")
-    precision: Advanced[Literal["auto", "fp32", "bf16"]] = Field("auto", description="auto: bf16 on a GPU that has it, else fp32.")
+    strategy: Advanced[Literal["auto", "ddp"]] = Field("auto", description="How devices share a step. auto: alone on one device, ddp on several.")
+    num_nodes: Terminal[int] = Field(1, ge=1, json_schema_extra=unit("machines"), description="Machines per run, each started by torchrun.")
+    precision: Advanced[Literal["auto", "fp32", "bf16", "fp16"]] = Field("auto", description="auto: bf16 on a GPU that has it, else fp32.")
+    gradient_checkpointing: Advanced[bool] = Field(
+        False, description="Compute activations again in the backward pass: less memory, a third more time."
+    )
+    compile: Advanced[bool] = Field(False, description="Compile the encoders with torch.compile: minutes at the start, faster steps on a GPU.")
+    fused_adamw: Advanced[bool] = Field(False, description="Update all weights in one kernel.")
+    deterministic: Advanced[bool] = Field(
+        False, description="Only algorithms that give the same bits each time, where there are some: slower on a GPU."
+    )
     wandb_project: Advanced[str | None] = Field(None, description="Also log to this Weights & Biases project.")
     tensorboard: Advanced[bool] = Field(False, description="Also write event files for TensorBoard, to tensorboard/ beside the checkpoints.")
     metrics_csv: Advanced[bool] = Field(False, description="Also write metrics.csv beside the checkpoints: step, name, value.")
@@ -199,8 +211,8 @@ class RunConfig(BaseModel):
         yield from self._wrong_adapters()
         yield from self._wrong_views()
         yield from self._wrong_overlap_loss()
-        if self.devices > 1:
-            yield "devices", self.devices, "a run on several devices is not built yet; use 1."
+        for stage in self.stage:
+            yield from self._wrong_split(stage)
 
     def _wrong_views(self) -> Iterator[tuple[str, Any, str]]:
         if self.views > MOST_VIEWS:
@@ -249,3 +261,14 @@ class RunConfig(BaseModel):
         for name in LORA[1:]:
             if not self.lora_r and getattr(self, name) != RunConfig.model_fields[name].default:
                 yield name, getattr(self, name), "it counts only where lora_r is above 0."
+
+    def _wrong_split(self, stage: Stage) -> Iterator[tuple[str, Any, str]]:
+        """A step's samples are the same on one device and on many, so they must divide."""
+        settings, field = self.stages[stage], f"stages.{stage}.batch_size"
+        size, ranks = settings.batch_size, self.devices * self.num_nodes
+        if size % (ranks * settings.accumulation):
+            parts = f"{ranks} devices x {settings.accumulation} micro-batches"
+            yield field, size, f"it does not divide over {parts}; take a multiple of {ranks * settings.accumulation}."
+        if stage in self._overlap_stages() and settings.accumulation > 1 and size // settings.accumulation < LEAST_MICRO_BATCH:
+            micro = f"with accumulation {settings.accumulation} a micro-batch has {size // settings.accumulation} panoramas"
+            yield field, size, f"{micro}, and the overlap loss takes its statistics across a micro-batch, which needs {LEAST_MICRO_BATCH}."

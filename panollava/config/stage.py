@@ -20,21 +20,42 @@ class StageConfig(BaseModel):
         json_schema_extra=unit("samples"),
         description="Samples per optimizer step, over all devices. Stage vision counts panoramas and needs 4.",
     )
+    accumulation: Optimizer[int] = Field(
+        1,
+        ge=1,
+        json_schema_extra=unit("micro-batches"),
+        description="Micro-batches whose gradients add up to one step's: less memory, the same batch_size and loss, except in stage vision.",
+    )
     lr: Common[float] = Field(gt=0, description="Peak learning rate, reached after warm-up.")
     max_text_length: Common[int] = Field(
         ge=16, json_schema_extra=unit("tokens"), description="Text tokens per sample, template and answer included; image tokens are not counted."
     )
 
     vision_lr: Optimizer[float | None] = Field(None, gt=0, description="Peak learning rate of the vision encoder; the stage's lr if not set.")
+    projector_lr: Optimizer[float | None] = Field(
+        None, gt=0, description="Peak learning rate of resampler and projection; the stage's lr if not set. New ones want about 1e-3."
+    )
     weight_decay: Optimizer[float] = Field(0.05, ge=0, description="AdamW weight decay; never applied to norms, biases and embeddings.")
     warmup_ratio: Optimizer[float] = Field(0.1, ge=0, lt=1, description="Share of the steps in which the learning rate rises from zero.")
     min_lr_ratio: Optimizer[float] = Field(0.1, ge=0, le=1, description="Where the cosine ends, as a share of the peak learning rate.")
     grad_clip: Optimizer[float] = Field(1.0, gt=0, description="Largest norm of the gradient; longer ones are scaled down to it.")
+    patience: Optimizer[int | None] = Field(
+        None, ge=1, json_schema_extra=unit("validations"), description="End the stage after so many validations in a row without a lower val_loss."
+    )
     max_steps: Optimizer[int | None] = Field(
         None, ge=1, json_schema_extra=unit("steps"), description="Stop after this many optimizer steps, even inside an epoch."
     )
     save_every_steps: Optimizer[int | None] = Field(
         None, ge=1, json_schema_extra=unit("steps"), description="Also write a step checkpoint every so many steps."
+    )
+    save_every_minutes: Optimizer[float | None] = Field(
+        None, gt=0, json_schema_extra=unit("minutes"), description="Also write a step checkpoint when the last checkpoint is so many minutes old."
+    )
+    keep_step_checkpoints: Optimizer[int] = Field(
+        3,
+        ge=1,
+        json_schema_extra=unit("checkpoints"),
+        description="How many of the regular step checkpoints stay; best, last, epoch checkpoints and those that were asked for are never removed.",
     )
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from panollava import rundir
 from panollava.config import RunConfig
 from panollava.errors import BadInput
 from panollava.stages import Stage
+from panollava.training import ranks
 from panollava.training.stop import Stopped, StopRequest
 
 log = logging.getLogger("panollava")
@@ -24,23 +25,27 @@ class Start:
     resume: Path | None = None
     finished: Path | None = None
     """The best checkpoint of a stage that needs no training any more."""
+    warnings: tuple[str, ...] = ()
 
 
-def train_chain(config: RunConfig, *, resume: str | None, stage_dir: Path | None) -> None:
-    """Train `config.stage` in order. `resume` is a checkpoint, or `auto`: skip what is finished, continue what was begun."""
+def train_chain(config: RunConfig, *, resume: str | None, stage_dir: Path | None, fall_back: bool = False) -> None:
+    """Train `config.stage` in order. `resume` is a checkpoint, or `auto`: skip what is finished, continue what was begun.
+
+    With `fall_back` a checkpoint that is damaged gives way to the one before it, as with `auto`; without, it is an error.
+    """
     if stage_dir and len(config.stage) > 1:
         raise BadInput("--stage-dir names the directory of one stage; with several stages use --output-dir and --name.")
     for csv in (config.csv("train"), config.csv("valid")):
         if not csv.is_file():
             raise BadInput(f"{csv}: there is no such file. Name your data with --data-dir, or with --csv-train and --csv-val.")
     best = Path(config.init_from) if config.init_from else None
-    with _log_file(config, None if len(config.stage) > 1 else config.stage[0]):
+    with _only_the_first_speaks(), _log_file(config, None if len(config.stage) > 1 else config.stage[0]):
         for stage in config.stage:
             directory = stage_dir or rundir.stage_dir(config.output_dir, config.name, stage)
-            start = _start(directory, stage, resume if resume == "auto" or stage == config.stage[0] else None, best)
+            start = _start(directory, stage, resume if resume == "auto" or stage == config.stage[0] else None, best, fall_back)
             stop = StopRequest(directory)
             best = start.finished or _train(config, stage, directory, start, stop, several=len(config.stage) > 1)
-            if stop and stage != config.stage[-1]:
+            if stage != config.stage[-1] and any(ranks.anywhere(bool(stop))):
                 raise Stopped(f"Stage {stage} is finished and the next was not begun.")
 
 
@@ -49,17 +54,17 @@ def _train(config: RunConfig, stage: Stage, directory: Path, start: Start, stop:
     from panollava.training.fit import StageJob, train_stage  # torch arrives here: what can be refused has been refused, and a stop is heard
 
     with _log_file(config, stage if several else None, wanted=several):
-        return train_stage(StageJob(config, stage, directory, start.init_from, start.resume), stop)
+        return train_stage(StageJob(config, stage, directory, start.init_from, start.resume, start.warnings), stop)
 
 
-def _start(directory: Path, stage: Stage, resume: str | None, best: Path | None) -> Start:
+def _start(directory: Path, stage: Stage, resume: str | None, best: Path | None, fall_back: bool) -> Start:
     checkpoints = directory / rundir.CHECKPOINTS
     if resume == "auto":
         if (directory / rundir.FINAL).exists():
             log.info("stage %s is finished already: %s", stage, directory)
             return Start(finished=checkpoints / rundir.BEST)
-        last = rundir.last_good(checkpoints)
-        return Start(resume=last) if last else Start(init_from=best)
+        last, told = _last_good(checkpoints)
+        return Start(resume=last, warnings=told) if last else Start(init_from=best, warnings=told)
     if resume is None:
         _refuse_to_overwrite(directory)
         return Start(init_from=best)
@@ -67,16 +72,36 @@ def _start(directory: Path, stage: Stage, resume: str | None, best: Path | None)
     if path.suffix == ".safetensors":
         log.info("--resume %s: weights only, because model_final.safetensors keeps no optimizer", path)
         return Start(init_from=path)
+    path, told = _whole(path, fall_back)
     theirs = rundir.read_note(path).stage
     if theirs == stage:
         if path.parent.resolve() != checkpoints.resolve():
             _refuse_to_overwrite(directory)
-        return Start(resume=path)
+        return Start(resume=path, warnings=told)
     if theirs.number > stage.number:
         raise BadInput(f"{path}: a checkpoint of stage {theirs} cannot start the earlier stage {stage}.")
     log.info("--resume %s: a checkpoint of stage %s, so stage %s starts from its weights", path, theirs, stage)
     _refuse_to_overwrite(directory)
-    return Start(init_from=path)
+    return Start(init_from=path, warnings=told)
+
+
+def _whole(path: Path, fall_back: bool) -> tuple[Path, tuple[str, ...]]:
+    """The checkpoint that was asked for, or the one before it and why. Raises BadInput for a damaged one, naming what could be used instead."""
+    try:
+        rundir.verify(path)
+        return path, ()
+    except BadInput as error:
+        instead, told = _last_good(path.parent)
+        if instead and fall_back:
+            return instead, told
+        raise BadInput(f"{error} Whole is {instead}." if instead else str(error)) from None
+
+
+def _last_good(checkpoints: Path) -> tuple[Path | None, tuple[str, ...]]:
+    """The furthest checkpoint that is whole, and a word for each damaged one that was passed over."""
+    damaged: list[str] = []
+    last = rundir.last_good(checkpoints, lambda error: damaged.append(str(error)))
+    return last, tuple(f"{each} Continuing from {last.name if last else 'the start'} instead." for each in damaged)
 
 
 def _refuse_to_overwrite(directory: Path) -> None:
@@ -87,9 +112,21 @@ def _refuse_to_overwrite(directory: Path) -> None:
 
 
 @contextmanager
+def _only_the_first_speaks() -> Iterator[None]:
+    """Other ranks stop and fail in silence: the first knows as much, and what it says and leaves with is the training's."""
+    if ranks.is_first():
+        yield
+        return
+    logging.getLogger().setLevel(logging.ERROR)
+    log.setLevel(logging.ERROR)
+    with suppress(Stopped):
+        yield
+
+
+@contextmanager
 def _log_file(config: RunConfig, stage: Stage | None, *, wanted: bool = True) -> Iterator[None]:
     """What is said goes to the console and to a file at once, whatever becomes of the training."""
-    if not (wanted and config.log_dir):
+    if not (wanted and config.log_dir and ranks.is_first()):
         yield
         return
     path = rundir.log_path(config.log_dir, stage, rundir.now().astimezone())

@@ -142,8 +142,9 @@ def fixed_batches(samples: int, batch_size: int, smallest: int) -> Iterator[list
         yield list(range(start, end))
 
 
-def loader(samples: Samples, collate: Collate, batches: list[list[int]], num_workers: int) -> DataLoader[Any]:
-    return DataLoader(samples, batch_sampler=batches, collate_fn=collate, num_workers=num_workers)
+def loader(samples: Samples, collate: Callable[[list[tuple[int, int]]], Any], batches: list[list[int]], num_workers: int) -> DataLoader[Any]:
+    own = torch.Generator()  # a loader draws a number for its workers; from the common ones, it would change a resumed training's
+    return DataLoader(samples, batch_sampler=batches, collate_fn=collate, num_workers=num_workers, generator=own)
 
 
 def need_images(csv: Path, split: Split, smallest: int) -> None:

@@ -17,7 +17,7 @@ from panollava.config import RunConfig
 from panollava.data.table import normalised
 from panollava.evaluation.answer import Answerer
 from panollava.evaluation.questions import Question, grouped
-from panollava.events import EventWriter, Sample
+from panollava.events import Sample, Say
 from panollava.training.data import Collate, Split
 from panollava.training.loggers import Loggers
 from panollava.training.module import StageModule
@@ -26,7 +26,7 @@ LONGEST = 32
 """Tokens of an example answer: enough to see what it is about, few enough to take no time."""
 
 
-def callbacks(module: StageModule, config: RunConfig, valid: Collate, events: EventWriter, loggers: Loggers) -> list[pl.Callback]:
+def callbacks(module: StageModule, config: RunConfig, valid: Collate, events: Say, loggers: Loggers) -> list[pl.Callback]:
     """What a stage that answers questions is watched by; nothing for stage vision, or when no examples are wanted."""
     if valid.prompter is None or not config.example_predictions:
         return []
@@ -54,7 +54,7 @@ def chosen(questions: Sequence[Question], count: int) -> list[Question]:
 class Examples(pl.Callback):
     """Answers the fixed questions when a validation is over; the model is in evaluation mode then, and without gradients."""
 
-    def __init__(self, answerer: Answerer, split: Split, count: int, batch_size: int, events: EventWriter, loggers: Loggers) -> None:
+    def __init__(self, answerer: Answerer, split: Split, count: int, batch_size: int, events: Say, loggers: Loggers) -> None:
         self.answerer, self.split, self.batch_size = answerer, split, batch_size
         self.questions = chosen(grouped(split.index), count)
         self.events, self.loggers = events, loggers

@@ -10,24 +10,26 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from torch.utils.data import DataLoader
 
 from panollava import rundir
 from panollava.config import RunConfig
 from panollava.errors import BadInput
-from panollava.events import EVENTS_FILE, EventWriter, Note, Progress, StageEvent
+from panollava.events import EVENTS_FILE, EventWriter, Note, Progress, Say, Silence, StageEvent
 from panollava.model.lora import merge_adapters
 from panollava.model.parts import Built, build
 from panollava.model.text import Prompter
 from panollava.stages import RECIPES, Stage
-from panollava.training import data, examples, loggers
+from panollava.training import data, examples, loggers, ranks, steps
+from panollava.training.devices import trainer_of
 from panollava.training.health import HealthWatch
+from panollava.training.memory import fix_algorithms, recompute_activations
 from panollava.training.module import StageModule
+from panollava.training.position import STATE, Position, restore
 from panollava.training.recording import Recorder
-from panollava.training.saving import STATE, Position, Saver, restore
+from panollava.training.saving import Saver
 from panollava.training.stop import Stopped, StopRequest
-from panollava.training.weights import describe, final_metadata, light_state, load_weights, read_checkpoint, refuse_merged, save_final
+from panollava.training.weights import describe, final_metadata, load_state, load_weights, read_checkpoint, refuse_merged, save_final
 from panollava.views import Cutter
 
 log = logging.getLogger("panollava")
@@ -42,13 +44,13 @@ class StageJob:
     directory: Path
     init_from: Path | None = None
     resume: Path | None = None
+    warnings: tuple[str, ...] = ()
+    """What was noticed while the start was chosen."""
 
 
 def train_stage(job: StageJob, stop: StopRequest) -> Path:
     """Train to the end and return the best checkpoint. Raises BadInput, Stopped (after saving), Diverged."""
-    job.directory.mkdir(parents=True, exist_ok=True)
-    events = EventWriter(job.directory / EVENTS_FILE)
-    rundir.write_whole(job.directory / "config.json", job.config.model_dump_json(indent=1))
+    events = _open_events(job)
     try:
         events.write(_beginning(job))
         best = _Fit(job, stop, events).run()
@@ -65,6 +67,15 @@ def train_stage(job: StageJob, stop: StopRequest) -> Path:
         events.close()
 
 
+def _open_events(job: StageJob) -> Say:
+    job.directory.mkdir(parents=True, exist_ok=True)
+    if not ranks.is_first():
+        return Silence()
+    events = EventWriter(job.directory / EVENTS_FILE)
+    rundir.write_whole(job.directory / "config.json", job.config.model_dump_json(indent=1))
+    return events
+
+
 def _beginning(job: StageJob) -> StageEvent:
     """The first word, said at once: a chart cuts an earlier attempt at the step it names."""
     if job.resume is None:
@@ -72,7 +83,11 @@ def _beginning(job: StageJob) -> StageEvent:
     return StageEvent(name=job.stage, status="resumed", step=rundir.read_note(job.resume).step)
 
 
-MAY_CHANGE = {"epochs", "max_steps", "save_every_steps", "grad_clip"}
+MAY_CHANGE = {"epochs", "max_steps", "save_every_steps", "save_every_minutes", "keep_step_checkpoints", "grad_clip", "patience"}
+ADDS_UP = {"accumulation"}
+"""May change besides where the gradients of micro-batches add up to the whole batch's: not those of an overlap loss."""
+UNTRAINED_LR = 1e-4
+"""Below this a new bridge hardly learns: others train theirs at 1e-3 to 5e-3."""
 OVERLAP_OPTIONS = ("vicreg_inv", "vicreg_var", "vicreg_cov", "densecl_temperature", "expander_width")
 
 
@@ -88,7 +103,8 @@ def _check_same_settings(job: StageJob, resume: Path) -> None:
 
 def _kept(config: RunConfig, stage: Stage) -> dict[str, Any]:
     """What a stage's optimizer and losses depend on."""
-    kept = config.stages[stage].model_dump(exclude=MAY_CHANGE) | {"seed": config.seed, "loss": config.loss(stage)}
+    may_change = MAY_CHANGE | (set() if config.overlap_loss in config.losses(stage) else ADDS_UP)
+    kept = config.stages[stage].model_dump(exclude=may_change) | {"seed": config.seed, "loss": config.loss(stage)}
     kept |= {"lora_r": config.lora_r} if "lora" in RECIPES[stage].optional else {}
     return kept | ({name: getattr(config, name) for name in OVERLAP_OPTIONS} if config.overlap_loss in config.losses(stage) else {})
 
@@ -96,7 +112,7 @@ def _kept(config: RunConfig, stage: Stage) -> dict[str, Any]:
 class _Fit:
     """The parts of one training, made in the order in which they can fail cheaply."""
 
-    def __init__(self, job: StageJob, stop: StopRequest, events: EventWriter) -> None:
+    def __init__(self, job: StageJob, stop: StopRequest, events: Say) -> None:
         self.job, self.stop, self.events = job, stop, events
         self.config, self.stage = job.config, job.stage
         self.recipe, self.settings = RECIPES[job.stage], job.config.stages[job.stage]
@@ -105,7 +121,12 @@ class _Fit:
 
     def run(self) -> Path:
         config, settings = self.config, self.settings
+        trainer = trainer_of(config)
         pl.seed_everything(config.seed, workers=True, verbose=False)
+        if config.deterministic:
+            fix_algorithms()
+        for warning in self.job.warnings:
+            self._warn(warning)
         resumed = read_checkpoint(self.job.resume) if self.job.resume else None
         built = build(config, language=self.recipe.needs_text, adapters="lora" in self.recipe.optional)
         self._check_start(built)
@@ -117,12 +138,17 @@ class _Fit:
         self.saver = Saver(self.job.directory, self.position, built.architecture, self.events, self.stop, plan.steps_per_epoch)
         self._load(built, module, resumed)
         self._say_what_learns(module, plan)
+        self._save_memory(module)
+        if ranks.rank():
+            pl.seed_everything(config.seed + ranks.rank(), verbose=False)  # the weights are made; each rank drops other activations
         with loggers.opened(config, self.stage, loggers.Place.of(self.job.directory, self.job.resume), self.events) as logged:
-            trainer = self._trainer(plan, logged, examples.callbacks(module, config, valid, self.events, logged))
+            self._watch(trainer, plan, logged, examples.callbacks(module, config, valid, self.events, logged))
             self._fit(trainer, module, plan, samples, train, valid, resumed)
         if self.position.best_file is None:
             raise ValueError("No validation gave a finite val_loss, so there is no best checkpoint.")
-        self._save_final(built, module)
+        if ranks.is_first():
+            self._save_final(built, module)
+        ranks.wait()
         return self.job.directory / rundir.CHECKPOINTS / self.position.best_file
 
     # before the first step ------------------------------------------------------
@@ -150,7 +176,7 @@ class _Fit:
             log.info("decoding the panoramas of %s", csv)
             split = data.load_split(csv, self.config.image_root, self.config.max_bad_frac, cutter, self._on_image, self.recipe.needs_text)
             if self.config.overlap_loss in self.config.losses(self.stage) and (name == "train" or prompter is None):
-                data.need_images(csv, split, 4)
+                data.need_images(csv, split, self._least_images(name))
             if prompter is not None:
                 self._warn_of_cuts(csv, split, prompter)
             for bad in split.index.bad:
@@ -158,12 +184,19 @@ class _Fit:
             collates.append(data.Collate(split, prompter))
         return collates[0], collates[1]
 
+    def _least_images(self, name: str) -> int:
+        """Statistics across images need four in a batch, and whole batches where they are shared out."""
+        is_shared = name == "train" and (self.settings.accumulation > 1 or ranks.count() > 1)
+        return self.settings.batch_size if is_shared else 4
+
+    def _warn(self, text: str) -> None:
+        log.warning("%s", text)
+        self.events.write(Note(level="warning", text=text))
+
     def _warn_of_cuts(self, csv: Path, split: data.Split, prompter: Prompter) -> None:
         cut = sum(prompter.exchange(row.query, row.annotation).truncated for row in split.index.rows)
         if cut:
-            text = f"{csv}: {cut:,} of {len(split.index.rows):,} samples are cut to max_text_length {prompter.max_text_length}."
-            log.warning(text)
-            self.events.write(Note(level="warning", text=text))
+            self._warn(f"{csv}: {cut:,} of {len(split.index.rows):,} samples are cut to max_text_length {prompter.max_text_length}.")
 
     def _on_image(self, done: int, total: int) -> None:
         if self.stop:
@@ -173,17 +206,28 @@ class _Fit:
 
     def _load(self, built: Built, module: StageModule, resumed: dict[str, Any] | None) -> None:
         if resumed is not None:
-            missing, unexpected = module.load_state_dict(resumed["state_dict"], strict=False)
-            if unexpected or light_state(dict.fromkeys(missing), self.stage):
-                raise BadInput(f"{self.job.resume}: does not fit this run's model: missing {missing[:3]}, unexpected {unexpected[:3]}.")
+            assert self.job.resume is not None
+            report = load_state(module, self.job.resume, resumed["state_dict"], self.stage)
             module.step = resumed[STATE]["step"]
             self.position.restore(resumed[STATE]["position"])
             self.watch.resume(resumed)
-            assert self.job.resume is not None
             self.saver.bring_best(self.job.resume.parent)
-            log.info("resumed from %s at step %d", self.job.resume, module.step)
-        elif self.job.init_from:
-            log.info("weights from %s: %s", self.job.init_from, load_weights(built.model, self.job.init_from, describe(self.job.init_from)[1]))
+            self._say(f"resumed from {self.job.resume} at step {module.step}: {report}")
+            return
+        stage = None
+        if self.job.init_from:
+            stage = describe(self.job.init_from)[1]
+            self._say(f"weights from {self.job.init_from}: {load_weights(built.model, self.job.init_from, stage)}")
+        self._warn_of_untrained_bridge(stage)
+
+    def _say(self, text: str) -> None:
+        log.info("%s", text)
+        self.events.write(Note(level="info", text=text))
+
+    def _warn_of_untrained_bridge(self, start: Stage | None) -> None:
+        lr = self.settings.projector_lr or self.settings.lr
+        if self.recipe.needs_text and start in (None, Stage.vision) and lr < UNTRAINED_LR:
+            self._warn(f"Resampler and projection start untrained, and {lr:g} is a low learning rate for that; projector_lr 1e-3 is usual.")
 
     def _say_what_learns(self, module: StageModule, plan: data.Plan) -> None:
         learns = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
@@ -193,16 +237,21 @@ class _Fit:
 
     # training ---------------------------------------------------------------------
 
-    def _trainer(self, plan: data.Plan, logged: loggers.Loggers, watching: list[pl.Callback]) -> pl.Trainer:
-        for noise in (".*does not have many workers.*", ".*in eval mode at the start.*", ".*LeafSpec.*"):
+    def _save_memory(self, module: StageModule) -> None:
+        """Of the encoders through which a gradient flows."""
+        encoders = [part for part, flows in ((module.model.vision, "vision" in self.recipe.trains), (module.model.language, True)) if part and flows]
+        for encoder in encoders:
+            if self.config.gradient_checkpointing and not recompute_activations(encoder):
+                raise BadInput(f"gradient_checkpointing is set, but {type(encoder).__name__} has no layers that can compute their activations again.")
+            if self.config.compile:
+                encoder.compile()
+
+    def _watch(self, trainer: pl.Trainer, plan: data.Plan, logged: loggers.Loggers, watching: list[pl.Callback]) -> None:
+        for noise in (".*does not have many workers.*", ".*in eval mode at the start.*", ".*LeafSpec.*", ".*broadcast_buffers.*deprecated.*"):
             warnings.filterwarnings("ignore", message=noise)
-        logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-        recorder = Recorder(self.events, log.info, [logged.scalars], plan.steps_per_epoch, self.settings.batch_size)
-        return pl.Trainer(
-            accelerator="auto", devices=1, precision=_precision(self.config), max_epochs=-1, callbacks=[recorder, *watching, self.watch, self.saver],
-            logger=False, enable_checkpointing=False, enable_model_summary=False, enable_progress_bar=False,
-            num_sanity_val_steps=0, use_distributed_sampler=False, reload_dataloaders_every_n_epochs=1, gradient_clip_val=self.settings.grad_clip,
-        )  # fmt: skip
+        if ranks.is_first():
+            watching = [Recorder(self.events, log.info, [logged.scalars], plan.steps_per_epoch, self.settings.batch_size), *watching]
+        trainer.callbacks.extend([*watching, self.watch, self.saver])  # type: ignore[attr-defined]
 
     def _fit(
         self, trainer: pl.Trainer, module: StageModule, plan: data.Plan, samples: data.Samples, train: data.Collate, valid: data.Collate,
@@ -210,10 +259,12 @@ class _Fit:
     ) -> None:  # fmt: skip
         validation = data.Samples(valid.split, by_row=self.recipe.needs_text)
         batches = list(data.fixed_batches(len(validation), self.settings.batch_size, 1 if self.recipe.needs_text else 4))
+        batches, module.own_validation_batches = steps.validation_share(batches)
+        share = steps.share(train, self.settings.batch_size, self.settings.accumulation)
         module.val_dataloader = lambda: data.loader(validation, valid, batches, self.config.num_workers)  # type: ignore[method-assign]
 
         def train_dataloader() -> DataLoader[Any]:
-            return data.loader(samples, train, plan.batches(self.position.epoch, self.position.batch), self.config.num_workers)
+            return data.loader(samples, share, plan.batches(self.position.epoch, self.position.batch), self.config.num_workers)
 
         module.train_dataloader = train_dataloader  # type: ignore[method-assign]
         if resumed is not None:
@@ -221,7 +272,7 @@ class _Fit:
             if self.position.epoch < plan.planned_epochs and not plan.batches(self.position.epoch, self.position.batch):
                 self.saver.resumed = resumed
                 trainer.validate(module, verbose=False)  # it was stopped between an epoch's last step and the end of its validation
-        trainer.fit_loop.max_epochs = plan.planned_epochs - self.position.epoch
+        trainer.fit_loop.max_epochs = 0 if self.position.is_over else plan.planned_epochs - self.position.epoch
         if trainer.fit_loop.max_epochs:
             trainer.fit(module)
 
@@ -234,7 +285,7 @@ class _Fit:
 
 
 class _Restore(pl.Callback):
-    """Optimizer, schedule and random numbers, once Lightning has made them."""
+    """Optimizer, loss scale and random numbers, once Lightning has made them."""
 
     def __init__(self, checkpoint: dict[str, Any]) -> None:
         self.checkpoint = checkpoint
@@ -242,8 +293,3 @@ class _Restore(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, StageModule)
         restore(trainer, pl_module, self.checkpoint)
-
-
-def _precision(config: RunConfig) -> Any:
-    bf16 = config.precision == "bf16" or (config.precision == "auto" and torch.cuda.is_available() and torch.cuda.is_bf16_supported())
-    return "bf16-mixed" if bf16 else "32-true"

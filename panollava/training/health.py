@@ -5,7 +5,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from panollava.events import EventWriter, Note
+from panollava.events import Note, Say
 from panollava.losses.overlap import FEWEST
 from panollava.training.module import StageModule
 
@@ -16,7 +16,7 @@ FALL, RECOVERED = 0.7, 0.8
 class HealthWatch(pl.Callback):
     """Says at a validation what the figures alone would not: that features collapse, once for each fall, and that steps went without a loss."""
 
-    def __init__(self, events: EventWriter) -> None:
+    def __init__(self, events: Say) -> None:
         self.events = events
         self.first: float | None = None
         self.fallen = False

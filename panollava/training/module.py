@@ -4,21 +4,25 @@ It knows nothing of files and events; `saving.py` and `recording.py` watch it.
 """
 
 import math
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from panollava.config import RunConfig, StageConfig
 from panollava.losses import LOSSES
 from panollava.losses.expander import expander
 from panollava.losses.overlap import FEWEST, OverlapPairs, has_pairs
-from panollava.losses.ranks import fingerprints, gathered, ranks
+from panollava.losses.ranks import fingerprints, gathered
 from panollava.model.panollava import Batch, freeze, set_modes
 from panollava.model.parts import Built
 from panollava.stages import RECIPES, Stage
+from panollava.training import ranks
 from panollava.training.examine import Examination
+from panollava.training.optimizer import adamw, set_rates, share_of_peak
+from panollava.training.steps import Step
 
 PATIENCE = 10
 """Steps in a row whose loss is not finite before the run is given up."""
@@ -33,6 +37,9 @@ class StageModule(pl.LightningModule):
 
     def __init__(self, built: Built, config: RunConfig, stage: Stage, steps: int) -> None:
         super().__init__()
+        self.automatic_optimization = False  # one batch of the loader is one step, whatever its micro-batches
+        self.own_validation_batches = math.inf
+        """Those after them belong to another rank and are here so that all ranks have equally many."""
         self.model, self.config, self.stage, self.steps = built.model, config, stage, steps
         self.learns_to_see = "vision" in RECIPES[stage].trains
         self.overlap_weight = config.losses(stage).get(config.overlap_loss, 0.0)
@@ -45,7 +52,8 @@ class StageModule(pl.LightningModule):
         self.validation: dict[str, float] = {}
         self._sums: dict[str, float] = {}
         self._weight = 0
-        self._not_finite = 0
+        self.not_finite = 0
+        """Steps in a row that were left out."""
         self._examination = Examination(self.pairs)
         self.without_overlap = 0
         """Steps that had too few panoramas for the overlap loss."""
@@ -55,6 +63,12 @@ class StageModule(pl.LightningModule):
     @property
     def settings(self) -> StageConfig:
         return self.config.stages[self.stage]
+
+    @property
+    def scaler(self) -> torch.amp.GradScaler:
+        """What scales fp16 losses up; without fp16 one that does nothing. The Trainer's, because it scales in `manual_backward`."""
+        scaler: torch.amp.GradScaler | None = getattr(self.trainer.precision_plugin, "scaler", None)
+        return scaler or torch.amp.GradScaler(self.device.type, enabled=False)
 
     def train(self, mode: bool = True) -> "StageModule":
         """Frozen parts stay in evaluation mode, whatever Lightning asks for."""
@@ -88,7 +102,7 @@ class StageModule(pl.LightningModule):
         assert self.pairs is not None
         with torch.autocast(self.device.type, enabled=False):
             pairs = tuple(self.expander(each) for each in self.pairs(grid))
-        return gathered(fingerprints(batch.pixels), *pairs) if self.training and ranks() > 1 else pairs
+        return gathered(fingerprints(batch.pixels), *pairs) if self.training and ranks.count() > 1 else pairs
 
     def _overlap_loss(self, mine: Tensor, theirs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss before its weight, and its terms."""
@@ -96,28 +110,13 @@ class StageModule(pl.LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             return LOSSES[self.config.overlap_loss](mine, theirs, self.pairs, self.config)
 
-    def training_step(self, batch: Batch, _: int) -> Tensor | None:
-        loss, _, terms = self.measure(batch)
-        self.step += 1
-        value = float(loss.detach())
-        self.values = {"train_loss": value} | {f"train_{name}": float(term.detach()) for name, term in terms.items()}
-        if math.isfinite(value):
-            return loss
-        self._count_not_finite("loss")
-        return None
-
-    def _count_not_finite(self, what: str) -> None:
-        """The step is left out; too many in a row end the training. Raises Diverged."""
-        self._not_finite += 1
-        if self._not_finite >= PATIENCE:
-            raise Diverged(f"The {what} was not finite in {PATIENCE} steps in a row, up to step {self.step}. Try a lower learning rate, or fp32.")
-
     def on_validation_epoch_start(self) -> None:
         self._sums, self._weight = {}, 0
         self._examination = Examination(self.pairs)
 
-    def validation_step(self, batch: Batch, _: int) -> None:
+    def validation_step(self, batch: Batch, number: int) -> None:
         loss, weight, terms = self._validate(batch)
+        weight = weight if number < self.own_validation_batches else 0
         for name, value in {"loss": loss, **terms}.items():
             self._sums[name] = self._sums.get(name, 0.0) + float(value) * weight
         self._weight += weight
@@ -135,44 +134,54 @@ class StageModule(pl.LightningModule):
         return total, len(batch.pixels), terms
 
     def on_validation_epoch_end(self) -> None:
-        self.validation = {f"val_{name}": total / self._weight for name, total in self._sums.items()}
+        weight, *totals = ranks.sums([self._weight, *self._sums.values()])
+        self.validation = {f"val_{name}": total / weight for name, total in zip(self._sums, totals, strict=True)}
         if self.learns_to_see:
             self.validation |= {f"val_{name}": value for name, value in self._examination.figures().items()}
 
     # optimisation ---------------------------------------------------------
 
-    def configure_optimizers(self) -> Any:
-        settings = self.settings
-        groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
-        for name, parameter in self.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            lr = settings.vision_lr or settings.lr if "vision" in name.split(".") else settings.lr
-            decay = 0.0 if parameter.ndim <= 1 or "position_embedding" in name else settings.weight_decay
-            groups.setdefault((lr, decay), []).append(parameter)
-        optimizer = torch.optim.AdamW(
-            [{"params": parameters, "lr": lr, "weight_decay": decay} for (lr, decay), parameters in groups.items()], betas=(0.9, 0.95)
-        )
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._share)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return adamw(self, self.settings, fused=self.config.fused_adamw)
 
-    def _share(self, step: int) -> float:
-        """Share of the peak learning rate at a step: a straight rise, then a cosine down to min_lr_ratio."""
-        warm, floor = math.ceil(self.settings.warmup_ratio * self.steps), self.settings.min_lr_ratio
-        if step < warm:
-            return (step + 1) / (warm + 1)
-        done = (step - warm) / max(1, self.steps - warm)
-        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-    def configure_gradient_clipping(
-        self, optimizer: torch.optim.Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
-    ) -> None:
+    def training_step(self, step: Step, _: int) -> None:
+        """The gradients of all micro-batches and ranks add up to the whole batch's. What is not finite on one rank is left out on all."""
+        optimizer = self.trainer.optimizers[0]  # not Lightning's wrapper, which would scale and count by itself
+        optimizer.zero_grad()
+        self.values = self._backward(step) | set_rates(optimizer, share_of_peak(self.step, self.steps, self.settings))
+        self.step += 1
+        self.scaler.unscale_(optimizer)
         learning = [parameter for group in optimizer.param_groups for parameter in group["params"] if parameter.grad is not None]
-        if not learning:
-            return  # the loss was not finite, so there was no backward pass
         self.values["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(learning, self.settings.grad_clip))
-        if math.isfinite(self.values["grad_norm"]):
-            self._not_finite = 0
-            return
-        optimizer.zero_grad()  # scaling by an infinite norm would make every weight NaN
-        self._count_not_finite("gradient")
+        if self._is_finite():
+            self.scaler.step(optimizer)
+        self.scaler.update()
+
+    def _backward(self, step: Step) -> dict[str, float]:
+        """Fill the gradients; the whole step's mean loss and its terms, over all ranks."""
+        (whole,) = ranks.sums([sum(step.weights)])
+        found: dict[str, Tensor] = {}
+        for number, (batch, weight) in enumerate(zip(step.batches, step.weights, strict=True), start=1):
+            share = weight / whole
+            with self._exchange_gradients(number == len(step.batches)):
+                loss, _, terms = self.measure(batch)
+                self.manual_backward(loss * (share * ranks.count()))  # ddp takes the mean over the ranks
+            for name, value in {"train_loss": loss, **{f"train_{name}": term for name, term in terms.items()}}.items():
+                found[name] = found.get(name, torch.zeros((), device=loss.device)) + value.detach() * share
+        return dict(zip(found, ranks.sums(torch.stack(list(found.values())).tolist()), strict=True))
+
+    def _exchange_gradients(self, wanted: bool) -> AbstractContextManager[None]:
+        """Ranks exchange their gradients once a step, in its last backward pass."""
+        model = self.trainer.model
+        if wanted or not isinstance(model, DistributedDataParallel):
+            return nullcontext()
+        postponed: AbstractContextManager[None] = model.no_sync()
+        return postponed
+
+    def _is_finite(self) -> bool:
+        """Whether the step may be taken; too many in a row that may not end the training. Raises Diverged."""
+        wrong = next((what for what, name in (("loss", "train_loss"), ("gradient", "grad_norm")) if not math.isfinite(self.values[name])), None)
+        self.not_finite = self.not_finite + 1 if wrong else 0
+        if self.not_finite >= PATIENCE:
+            raise Diverged(f"The {wrong} was not finite in {PATIENCE} steps in a row, up to step {self.step}. Try a lower learning rate, or fp32.")
+        return wrong is None

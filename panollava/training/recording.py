@@ -9,7 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from panollava.events import EventWriter, Metric, Progress
+from panollava.events import Metric, Progress, Say
 from panollava.training.module import StageModule
 
 Sink = Callable[[int, dict[str, float]], None]
@@ -21,7 +21,7 @@ FIRST_STEPS = 5
 class Recorder(pl.Callback):
     """Turns every step into a metric event, some into progress events, and few into a printed line."""
 
-    def __init__(self, events: EventWriter, say: Callable[[str], None], sinks: list[Sink], steps_per_epoch: int, batch_size: int) -> None:
+    def __init__(self, events: Say, say: Callable[[str], None], sinks: list[Sink], steps_per_epoch: int, batch_size: int) -> None:
         self.events, self.say, self.sinks = events, say, sinks
         self.steps_per_epoch, self.batch_size = steps_per_epoch, batch_size
         self._step_seconds: deque[float] = deque(maxlen=50)
@@ -41,7 +41,6 @@ class Recorder(pl.Callback):
         self._step_began = now
         self._step_seconds.append(seconds)
         values = pl_module.values | {
-            "lr": trainer.optimizers[0].param_groups[-1]["lr"],
             "samples_per_second": self.batch_size / seconds,
             "data_wait": waited / seconds,
         }

@@ -4,49 +4,37 @@ Each lies beside a `.json` note. best.ckpt and last.ckpt are second names of the
 """
 
 import math
-import random
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 
 from panollava import rundir
-from panollava.events import CheckpointSaved, EventWriter
+from panollava.events import CheckpointRemoved, CheckpointSaved, Note, Say
 from panollava.rundir import CheckpointNote, Kind
+from panollava.training import ranks
 from panollava.training.module import StageModule
+from panollava.training.position import STATE, Position, state_of
 from panollava.training.stop import Stopped, StopRequest
 from panollava.training.weights import light_state
-
-STATE = "panollava"
-"""Key of our own part of a checkpoint: where the training stands, in plain types."""
-
-
-class Position:
-    """Where a stage's training stands: `batch` steps of epoch `epoch` are done. An epoch is over when its end has been validated."""
-
-    def __init__(self) -> None:
-        self.epoch, self.batch = 0, 0
-        self.best_file: str | None = None
-        self.best_loss = math.inf
-
-    def state(self) -> dict[str, Any]:
-        return dict(self.__dict__)
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
 
 
 class Saver(pl.Callback):
     """Writes epoch checkpoints after validation, step checkpoints on the way, last.ckpt with each of them and when asked to stop."""
 
     def __init__(
-        self, directory: Path, position: Position, built: rundir.Architecture, events: EventWriter, stop: StopRequest, steps_per_epoch: int
-    ) -> None:
+        self, directory: Path, position: Position, built: rundir.Architecture, events: Say, stop: StopRequest, steps_per_epoch: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
         self.directory, self.position, self.architecture = directory, position, built
         self.events, self.stop, self.steps_per_epoch = events, stop, steps_per_epoch
+        self._clock, self._saved_at = clock, clock()
         self.checkpoints = directory / rundir.CHECKPOINTS
         self.checkpoints.mkdir(parents=True, exist_ok=True)
+        if ranks.is_first():
+            rundir.clear_parts(self.checkpoints)
         self.resumed: dict[str, Any] | None = None
         """The checkpoint whose epoch is being validated before training goes on; there is no optimizer then to save anew."""
 
@@ -58,44 +46,54 @@ class Saver(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         module = _ours(pl_module)
         self.position.batch += 1
-        every = module.settings.save_every_steps
-        if self.stop:
+        stop, asked, due = ranks.anywhere(bool(self.stop), self.stop.wants_save(), self._is_due(module))
+        if stop:
             self._leave(trainer, module)
-        elif self.stop.wants_save() or (every and module.step % every == 0):
-            self.save(trainer, module, f"step={module.step:06d}.ckpt", "step", {})
+        elif asked or due:
+            self._save_step(trainer, module, is_regular=not asked)
+
+    def _is_due(self, module: StageModule) -> bool:
+        steps, minutes = module.settings.save_every_steps, module.settings.save_every_minutes
+        return bool((steps and module.step % steps == 0) or (minutes and self._clock() - self._saved_at >= minutes * 60))
+
+    def _save_step(self, trainer: pl.Trainer, module: StageModule, *, is_regular: bool) -> None:
+        name = f"step={module.step:06d}.ckpt"
+        removed = self.position.push(name, module.settings.keep_step_checkpoints) if is_regular else []
+        self.save(trainer, module, name, "step", {})
+        for old in removed:
+            self._remove(self.checkpoints / old)
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if self.stop and self.resumed:
+        (stop,) = ranks.anywhere(bool(self.stop))
+        if stop and self.resumed:
             raise Stopped(f"Nothing new since step {_ours(pl_module).step}, from which it was resumed.", _ours(pl_module).step)
-        if self.stop:
+        if stop:
             self._leave(trainer, _ours(pl_module))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = _ours(pl_module)
         loss = module.validation["val_loss"]
         name = f"epoch={self.position.epoch:02d}-val_loss={loss:.3f}.ckpt"
-        better = math.isfinite(loss) and loss < self.position.best_loss
-        if better:
-            self.position.best_file, self.position.best_loss = name, loss
-        self.position.epoch, self.position.batch = self.position.epoch + 1, 0
+        better = self.position.end_epoch(name, loss, module.settings.patience)
         saved = self.save(trainer, module, name, "epoch", module.validation)
         if better:
             self._alias(saved, rundir.BEST, "best")
         self.resumed = None
+        if self.position.is_over:
+            trainer.should_stop = True
+            self.events.write(Note(level="info", text=self.position.why_over()))
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         module = _ours(pl_module)
         checkpoint["state_dict"] = light_state(checkpoint["state_dict"], module.stage)
         if self.resumed:
-            checkpoint |= {part: self.resumed[part] for part in ("optimizer_states", "lr_schedulers")}
+            checkpoint["optimizer_states"] = self.resumed["optimizer_states"]
         checkpoint["global_step"], checkpoint["epoch"] = module.step, self.position.epoch
-        checkpoint[STATE] = {
-            "stage": str(module.stage), "step": module.step, "position": self.position.state(),
-            "torch_rng": torch.get_rng_state(), "python_rng": _plain(random.getstate()),
-            "cuda_rng": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-        }  # fmt: skip
+        checkpoint[STATE] = state_of(module, self.position)
+        if self.resumed:
+            checkpoint[STATE] |= {part: self.resumed[STATE][part] for part in ("scaler", "random")}
 
     def bring_best(self, checkpoints: Path) -> None:
         """The best checkpoint so far of the training that is resumed belongs to this directory too, where it goes on in another."""
@@ -104,6 +102,8 @@ class Saver(pl.Callback):
             return
         if not (checkpoints / name).exists():
             self.position.best_file, self.position.best_loss = None, math.inf
+            return
+        if not ranks.is_first():
             return
         if checkpoints.resolve() != self.checkpoints.resolve():
             rundir.link_whole(checkpoints / name, self.checkpoints / name)
@@ -122,12 +122,25 @@ class Saver(pl.Callback):
         path = self.checkpoints / name
         part = path.with_name(name + ".part")
         trainer.save_checkpoint(part)
+        self._saved_at = self._clock()
+        if ranks.is_first():
+            self._publish(part, path, module, kind, metrics)
+        ranks.wait()
+        return path
+
+    def _publish(self, part: Path, path: Path, module: StageModule, kind: Kind, metrics: dict[str, float]) -> None:
         note = self.note(part, module, kind, metrics)
         rundir.write_whole(rundir.note_path(path), note.model_dump_json(indent=1))
         part.replace(path)
         self._tell(path, note)
         self._alias(path, rundir.LAST, "last")
-        return path
+
+    def _remove(self, path: Path) -> None:
+        """The file goes first: a note without a file is nothing."""
+        if ranks.is_first() and path.exists():
+            path.unlink()
+            rundir.note_path(path).unlink(missing_ok=True)
+            self.events.write(CheckpointRemoved(path=str(path.relative_to(self.directory))))
 
     def note(self, file: Path, module: StageModule, kind: Kind, metrics: dict[str, float]) -> CheckpointNote:
         """What is to be known of a file that was just written."""
@@ -145,6 +158,8 @@ class Saver(pl.Callback):
         self._tell(path, note)
 
     def _alias(self, path: Path, name: str, kind: Kind) -> None:
+        if not ranks.is_first():
+            return
         note = rundir.read_note(path).model_copy(update={"kind": kind})
         rundir.link_whole(path, self.checkpoints / name)
         rundir.write_whole(rundir.note_path(self.checkpoints / name), note.model_dump_json(indent=1))
@@ -165,25 +180,6 @@ class Saver(pl.Callback):
 
     def _epochs(self) -> float:
         return round(self.position.epoch + self.position.batch / self.steps_per_epoch, 4)
-
-
-def restore(trainer: pl.Trainer, module: StageModule, checkpoint: dict[str, Any]) -> None:
-    """Optimizer, schedule and random numbers as they were. The weights and the position are in place already."""
-    trainer.optimizers[0].load_state_dict(checkpoint["optimizer_states"][0])
-    trainer.lr_scheduler_configs[0].scheduler.load_state_dict(checkpoint["lr_schedulers"][0])
-    state = checkpoint[STATE]
-    torch.set_rng_state(state["torch_rng"])
-    random.setstate(_tuples(state["python_rng"]))
-    if state["cuda_rng"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda_rng"])
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def _ours(module: pl.LightningModule) -> StageModule:

@@ -4,6 +4,8 @@ A checkpoint holds the parts that a stage so far has changed. The others are the
 or still untrained (the bridge, after stage vision). `model_final.safetensors` is complete.
 """
 
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_model
-from torch import Tensor
+from torch import Tensor, nn
 
 from panollava import rundir
 from panollava.config import RunConfig, parse
@@ -27,13 +29,30 @@ TIED = "language.lm_head.weight"
 
 @dataclass(frozen=True)
 class Report:
-    """What `load_weights` did: tensors loaded, and parts the file leaves as they are."""
+    """What loading did: how many of the file's tensors it took, and what was, rightly, on one side only."""
 
     loaded: int
-    left: list[str]
+    there: int
+    missing: dict[str, int]
+    """Tensors by part that stay as built, because no stage so far has changed them."""
+    unexpected: dict[str, int]
+    """Tensors by part that this stage does without."""
 
     def __str__(self) -> str:
-        return f"loaded {self.loaded} tensors" + (f"; {', '.join(self.left)} not in the file, as built" if self.left else "")
+        sides = ((self.missing, "not in the file, as built"), (self.unexpected, "in the file, not needed here"))
+        told = [f"{where}: {', '.join(f'{part} ({count})' for part, count in counts.items())}" for counts, where in sides if counts]
+        return "; ".join([f"loaded {self.loaded}/{self.there} tensors", *told])
+
+
+FIELDS = {
+    "vision": "vision_model",
+    "resampler": "resampler or resampler_width",
+    "projection": "resampler_width or language_model",
+    "language": "language_model",
+    "expander": "expander_width",
+    "lora": "lora_r or lora_targets",
+}
+"""The settings that decide which tensors a part has."""
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -59,37 +78,51 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def load_weights(model: PanoLlava, path: Path, stage: Stage) -> Report:
     """Put the tensors of a file of `stage` into a model. Raises BadInput for any tensor missing, unexpected or of another shape."""
-    theirs, ours = read_weights(path), {name.replace(".base_layer.", "."): tensor for name, tensor in model.state_dict().items()}
     needed = learned(stage) - (set() if describe(path)[0].lora_r else {"lora"})
-    missing = [name for name in ours if name not in theirs and _part(name) in needed]
-    unexpected = [name for name in theirs if name not in ours and _part(name) != "language"]
-    shapes = [
-        f"{name} is {list(theirs[name].shape)} there and {list(ours[name].shape)} here"
-        for name in ours.keys() & theirs.keys()
-        if theirs[name].shape != ours[name].shape
-    ]
-    if missing or unexpected or shapes:
-        told = [f"{len(missing)} tensors missing {missing[:3]}", f"{len(unexpected)} unexpected {unexpected[:3]}", *sorted(shapes)[:3]]
-        raise BadInput(f"{path}: does not fit this model: {'; '.join(told)}.")
-    known = {name: tensor for name, tensor in theirs.items() if name in ours}
-    _fill(model, known)
-    return Report(len(known), sorted({_part(name) for name in ours if name not in theirs and name != TIED}))
+    return _load(model, path, read_weights(path), required=lambda name: part_of(name) in needed, spared=lambda name: part_of(name) == "language")
 
 
-def _fill(model: PanoLlava, weights: dict[str, Tensor]) -> None:
+def load_state(module: nn.Module, path: Path, state: dict[str, Tensor], stage: Stage) -> Report:
+    """Put the state of a checkpoint of `stage` back into its whole module. Raises BadInput as `load_weights` does."""
+    return _load(module, path, state, required=lambda name: part_of(name) in learned(stage), spared=lambda name: False)
+
+
+def _load(module: nn.Module, path: Path, theirs: dict[str, Tensor], *, required: Callable[[str], bool], spared: Callable[[str], bool]) -> Report:
+    state = module.state_dict()
+    wrapped = {name.replace(".base_layer.", "."): name for name in state}
     """The weights of a layer that has an adapter are those of the layer in it."""
-    wrapped = {name.replace(".base_layer.", "."): name for name in model.state_dict() if ".base_layer." in name}
-    model.load_state_dict({wrapped.get(name, name): tensor for name, tensor in weights.items()}, strict=False)
+    ours = {name: state[own] for name, own in wrapped.items()}
+    missing, unexpected = [name for name in ours if name not in theirs], [name for name in theirs if name not in ours]
+    wrong = {
+        **{name: "is missing there" for name in missing if required(name)},
+        **{name: "is unknown here" for name in unexpected if not spared(name)},
+        **{
+            name: f"is {list(theirs[name].shape)} there and {list(ours[name].shape)} here"
+            for name in ours
+            if name in theirs and theirs[name].shape != ours[name].shape
+        },
+    }
+    if wrong:
+        fields = dict.fromkeys(FIELDS.get(part_of(name), part_of(name)) for name in wrong)
+        told = [f"{name} {what}" for name, what in sorted(wrong.items())[:3]]
+        raise BadInput(f"{path}: does not fit this run's {', '.join(fields)}: {len(wrong)} tensors differ: {'; '.join(told)}.")
+    known = {name: tensor for name, tensor in theirs.items() if name in ours}
+    module.load_state_dict({wrapped[name]: tensor for name, tensor in known.items()}, strict=False)
+    return Report(len(known), len(theirs), _parts(name for name in missing if name.removeprefix("model.") != TIED), _parts(unexpected))
 
 
-def _part(name: str) -> str:
+def _parts(names: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(part_of(name) for name in names).items()))
+
+
+def part_of(name: str) -> str:
     """The part a tensor belongs to: `model.vision.encoder...` and `vision.encoder...` -> `vision`; an adapter is of part `lora`."""
     return "lora" if "lora" in parts(name) else name.removeprefix("model.").partition(".")[0]
 
 
 def light_state(state: dict[str, Value], stage: Stage) -> dict[str, Value]:
     """Those tensors of a LightningModule that a stage so far has changed."""
-    return {name: tensor for name, tensor in state.items() if _part(name) in learned(stage)}
+    return {name: tensor for name, tensor in state.items() if part_of(name) in learned(stage)}
 
 
 def save_final(model: PanoLlava, path: Path, metadata: dict[str, str]) -> None:

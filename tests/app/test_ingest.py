@@ -9,7 +9,7 @@ from app import ingest
 from app.jobs import service as jobs
 from app.metrics import service as metrics
 from app.models import Attempt, Checkpoint, Job, JobStatus
-from panollava.events import Metric, Note, Progress, Sample, StageEvent, encode
+from panollava.events import CheckpointRemoved, Metric, Note, Progress, Sample, StageEvent, encode
 
 
 def step(number, **values):
@@ -118,6 +118,13 @@ def test_the_last_progress_of_a_batch_is_the_jobs(house, session):
     house.tell(session, job, attempt, Progress(done=1, total=10, unit="steps"), Progress(done=2, total=10, unit="steps", eta_seconds=4.0))
     assert (job.progress["done"], job.progress["eta_seconds"]) == (2, 4.0)
     assert [each["done"] for each in house.told(session, "progress")] == [2]
+
+
+def test_a_step_checkpoint_that_made_room_is_no_row_any_more(house, session):
+    job, attempt = house.running(session)
+    old, new = house.saved(attempt, 5), house.saved(attempt, 8)
+    house.tell(session, job, attempt, old, new, CheckpointRemoved(path=old.path), CheckpointRemoved(path="../../../else.ckpt"))
+    assert [row.step for row in session.exec(select(Checkpoint))] == [8]
 
 
 def test_a_checkpoint_becomes_a_row_and_stays_one_when_it_is_written_again(house, session):

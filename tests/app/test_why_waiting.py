@@ -20,10 +20,8 @@ def test_no_worker_at_all(house, session):
 
 
 def test_no_worker_with_as_many_devices(house, session):
-    house.create(session)
-    session.exec(update(Job).values(devices=2))
+    house.create(session, devices=2)
     house.worker(session)
-    session.expire_all()
     assert why(house, session) == ["needs 2 devices; no worker serves x2"]
 
 

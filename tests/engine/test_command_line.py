@@ -168,7 +168,9 @@ def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
         (["--csv-train", "nowhere.csv"], "nowhere.csv: there is no such file"),
         (["--preset", "nothing"], "there is no preset 'nothing'"),
         (["--config", "nothing.toml"], "nothing.toml: No such file or directory"),
-        (["--devices", "2"], "devices is 2"),
+        (["--devices", "3"], "stages.vision.batch_size is 32: it does not divide over 3 devices x 1 micro-batches; take a multiple of 3"),
+        (["--set", "vision.accumulation=8"], "with accumulation 8 a micro-batch has 4 panoramas"),
+        (["--set", "finetune.accumulation=16"], "stages.finetune.batch_size is 8: it does not divide over 1 devices x 16 micro-batches"),
     ],
 )
 def test_what_cannot_work_is_refused_with_status_2_and_a_reason(refused: Callable[..., str], words: list[str], said: str) -> None:

@@ -10,6 +10,7 @@ from panollava.model.panollava import Batch, freeze
 from panollava.model.parts import build
 from panollava.stages import RECIPES, Stage
 from panollava.training.module import StageModule
+from panollava.training.optimizer import share_of_peak
 
 
 def module_of(config: RunConfig, stage: Stage) -> StageModule:
@@ -18,7 +19,7 @@ def module_of(config: RunConfig, stage: Stage) -> StageModule:
 
 def one_step(module: StageModule, batch: Batch) -> None:
     module.train()
-    optimizer = module.configure_optimizers()["optimizer"]
+    optimizer = module.configure_optimizers()
     loss, _, _ = module.measure(batch)
     loss.backward()
     optimizer.step()
@@ -67,14 +68,13 @@ def test_the_weights_of_vicregs_terms_change_the_loss(config: RunConfig, batch: 
 
 def test_the_vision_encoder_has_its_own_learning_rate_and_norms_and_biases_do_not_decay(config: RunConfig) -> None:
     module = module_of(config, Stage.resampler)
-    groups = module.configure_optimizers()["optimizer"].param_groups
-    assert {group["initial_lr"] for group in groups} == {config.stages.resampler.lr, config.stages.resampler.vision_lr}
+    groups = module.configure_optimizers().param_groups
+    assert {group["peak"] for group in groups} == {config.stages.resampler.lr, config.stages.resampler.vision_lr}
     assert all(parameter.ndim > 1 for group in groups if group["weight_decay"] for parameter in group["params"])
     assert sum(len(group["params"]) for group in groups) == sum(parameter.requires_grad for parameter in module.parameters())
 
 
 def test_the_learning_rate_rises_then_falls_to_its_floor(config: RunConfig) -> None:
-    module = module_of(config, Stage.resampler)
-    shares = [module._share(step) for step in range(11)]
+    shares = [share_of_peak(step, 10, config.stages.resampler) for step in range(11)]
     assert shares[0] < shares[1] == max(shares)
     assert shares[-1] == pytest.approx(config.stages.resampler.min_lr_ratio)

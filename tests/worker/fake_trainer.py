@@ -155,6 +155,7 @@ def main() -> int:
     parser.add_argument("verb", choices=["train", "evaluate"])
     for flag in ("--config", "--stage", "--stage-dir", "--output-dir", "--init-from", "--resume", "--log-dir"):
         parser.add_argument(flag)
+    parser.add_argument("--fall-back", action="store_true")
     given = parser.parse_args()
     config = json.loads(Path(given.config).read_text())
     if given.verb == "evaluate":

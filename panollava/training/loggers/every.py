@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pytorch_lightning.utilities import rank_zero_only
 
 from panollava.config import RunConfig
-from panollava.events import EventWriter, Note, Sample
+from panollava.events import Note, Sample, Say
 from panollava.stages import Stage
 from panollava.training.loggers.base import Logger, Place, Unavailable
 from panollava.training.loggers.csv_file import CsvFile
@@ -22,7 +22,7 @@ Maker = Callable[[], Logger]
 class Loggers:
     """Hands everything on. A logger that raises is named in a note and left out from then on."""
 
-    def __init__(self, events: EventWriter) -> None:
+    def __init__(self, events: Say) -> None:
         self._events = events
         self._open: dict[str, Logger] = {}
 
@@ -57,7 +57,7 @@ class Loggers:
 
 
 @contextmanager
-def opened(config: RunConfig, stage: Stage, place: Place, events: EventWriter) -> Iterator[Loggers]:
+def opened(config: RunConfig, stage: Stage, place: Place, events: Say) -> Iterator[Loggers]:
     """The loggers that a config asks for, closed when the training is over. Of several ranks the first logs for all."""
     loggers = Loggers(events)
     if getattr(rank_zero_only, "rank", 0) == 0:
