@@ -44,6 +44,17 @@ def check_images(settings: Settings, rows: Sequence[Row], table: Path, image_roo
         raise Forbidden("\n".join([head, listed([problem.at(table) for problem in wrong])]))
 
 
+def check_remote(settings: Settings, wanted: bool) -> None:
+    """Raises Forbidden for downloads that this installation does not allow."""
+    if wanted and not settings.allow_remote:
+        raise Forbidden(_("allow_remote: this server downloads no images; PANOLLAVA_ALLOW_REMOTE=1 lets it."))
+
+
+def cache_directory(settings: Settings) -> Path:
+    """Shared by all runs of this installation."""
+    return settings.artifacts / "cache"
+
+
 def free_directory(path: Path) -> Path:
     """An empty directory of this name, or the next free one: another database may have left files under the same number."""
     number, candidate = 1, path

@@ -41,6 +41,11 @@ LABELS = {
     "csv_train": _("Training split"),
     "csv_val": _("Validation split"),
     "image_root": _("Images"),
+    "allow_remote": _("Download images"),
+    "allow_partial_pano": _("Parts of panoramas"),
+    "fast_decode": _("Fast decoding"),
+    "cache_gb": _("Size of the cache"),
+    "cache_dir": _("Cache directory"),
     "max_bad_frac": _("Bad rows allowed"),
     "num_workers": _("Image loaders"),
     "fov": _("Field of view"),
@@ -80,7 +85,7 @@ class Field:
         """What the text stands for, as JSON has it; text that is no number stays text, for the schema to refuse. `instead`: of nothing."""
         text = text.strip()
         if self.type == "array":
-            return list(Stage) if text == "all" else [name for name in text.split(",") if name]
+            return list(Stage) if text == "all" else [name.strip() for name in text.split(",") if name.strip()]
         if not text:
             return None if self.is_optional else instead
         if self.type == "boolean":

@@ -27,6 +27,16 @@ def _stages(value: Any) -> Any:
     return tuple(stage for stage in Stage if stage in names)
 
 
+def _paths(value: Any) -> Any:
+    """`a.csv,b.csv`, as on a command line -> a list; nothing -> none."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return () if value is None else value
+
+
+Tables = Annotated[tuple[str, ...], BeforeValidator(_paths)]
+
+
 class RunConfig(BaseModel):
     """Everything a run depends on. Unknown keys are refused; each field's description is its help everywhere."""
 
@@ -42,11 +52,34 @@ class RunConfig(BaseModel):
     language_model: Chain[str] = Field("Qwen/Qwen2.5-0.5B", description="Language model: hub id or local directory.")
 
     data_dir: Data[str | None] = Field(None, description="Directory with train.csv and valid.csv; used where csv_train, csv_val are not set.")
-    csv_train: Data[str | None] = Field(None, description="Training split: CSV with url, query, annotation. Default data/quic360/train.csv.")
-    csv_val: Data[str | None] = Field(None, description="Validation split. Default data/quic360/valid.csv.")
+    csv_train: Data[Tables] = Field(
+        (), description="Training split: CSV with url, query, annotation; several are joined by commas. Default data/quic360/train.csv."
+    )
+    csv_val: Data[Tables] = Field((), description="Validation split, one CSV or several. Default data/quic360/valid.csv.")
     image_root: Data[str | None] = Field(None, description="Where relative image paths start, before the CSV's own directory.")
+    allow_remote: Data[bool] = Field(
+        False, description="Download images whose url starts with http:// or https://, once each, into the cache directory."
+    )
+    allow_partial_pano: Data[bool] = Field(
+        False,
+        description="Take an image that is more than 10 % off 2:1 for a part of a panorama: the rest of the sphere is black around it, its middle is "
+        "straight ahead on the horizon, a wide one goes all around and a narrow one from pole to pole.",
+    )
+    fast_decode: Data[bool] = Field(
+        False, description="Decode JPEGs no larger than the views need: several times as fast, and the pixels differ a little."
+    )
     max_bad_frac: Data[float] = Field(0.0, ge=0, le=1, description="Share of rows that may be unusable before the run is refused.")
     num_workers: Data[int] = Field(0, ge=0, description="Processes that load images beside the training process.")
+
+    cache: Data[Literal["auto", "views", "off"]] = Field(
+        "auto",
+        description="What is kept on disk for later runs: auto = views of panoramas, and what a frozen vision encoder sees in them; views = views "
+        "only; off = nothing, so that each panorama is decoded whenever it is drawn.",
+    )
+    cache_dir: Data[str | None] = Field(None, description="Where the cache lies. Default ~/.cache/panollava; a run of a server uses the server's.")
+    cache_gb: Data[float] = Field(
+        50.0, gt=0, json_schema_extra=unit("GB"), description="Largest size of the cache; what was used longest ago is removed first."
+    )
 
     crop_strategy: Views[Literal["e2p"]] = Field("e2p", description="How a panorama becomes views: e2p = a closed ring of perspective views.")
     fov: Views[float] = Field(90.0, gt=0, lt=170, json_schema_extra=unit("degrees"), description="Field of view of each view, degrees.")
@@ -76,10 +109,10 @@ class RunConfig(BaseModel):
         stride = self.fov * (1 - self.overlap)
         return max(1, math.ceil(round(360 / stride, 9)))  # 360 / (90 * (1 - 0.8)) is 20.000000000000004
 
-    def csv(self, split: Literal["train", "valid"]) -> Path:
-        """The CSV file of a split: its own field, else `data_dir`, else the default directory."""
+    def csvs(self, split: Literal["train", "valid"]) -> tuple[Path, ...]:
+        """The CSV files of a split, all of which are used: its own field, else `data_dir`, else the default directory."""
         named = self.csv_train if split == "train" else self.csv_val
-        return Path(named) if named else Path(self.data_dir or "data/quic360") / f"{split}.csv"
+        return tuple(map(Path, named)) or (Path(self.data_dir or "data/quic360") / f"{split}.csv",)
 
     def check(self) -> None:
         """Refuse what can be seen to fail before anything is queued. Raises BadInput naming every field that is at fault."""

@@ -5,7 +5,7 @@ Legend: U unique panoramas, V views, S view side in pixels, P patches a view, D 
 L language width, B samples, T tokens of the longest sample.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -19,14 +19,16 @@ from panollava.model.text import IGNORE
 class Batch:
     """B questions on U panoramas. `image_index[b]` says which panorama sample b asks about."""
 
-    pixels: Tensor  # uint8 [U, V, S, S, 3]
+    pixels: Tensor  # uint8 [U, V, S, S, 3]; [0] where features are given
     image_index: Tensor  # int64 [B]
     input_ids: Tensor  # int64 [B, T], left-padded
     attention_mask: Tensor  # int64 [B, T]
     labels: Tensor  # int64 [B, T], IGNORE except on the answer
+    features: Tensor | None = None  # [U, V, G, G, D], what a frozen encoder gives for these panoramas
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
-        return Batch(*(getattr(self, field.name).to(device, non_blocking=non_blocking) for field in fields(self)))
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: each.to(device, non_blocking=non_blocking) for name, each in tensors.items() if each is not None})
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,15 @@ class PanoLlava(nn.Module):
         return grid
 
     def image_tokens(self, pixels: Tensor) -> Tensor:
-        """uint8 views [U, V, S, S, 3] -> image tokens [U, N, L], view-major: the ring once around, starting at the front."""
-        grid = self.patches(pixels)  # [U, V, G, G, D]
+        """uint8 views [U, V, S, S, 3] -> image tokens [U, N, L]."""
+        return self.bridge(self.patches(pixels))
+
+    def see(self, batch: Batch) -> Tensor:
+        """Patch features [U, V, G, G, D] of a batch's panoramas: those it brings along, else the encoder's."""
+        return self.patches(batch.pixels) if batch.features is None else batch.features.to(self.mean.dtype)
+
+    def bridge(self, grid: Tensor) -> Tensor:
+        """Patch features [U, V, G, G, D] -> image tokens [U, N, L], view-major: the ring once around, starting at the front."""
         panoramas, views = grid.shape[:2]
         maps = grid.flatten(0, 1).permute(0, 3, 1, 2)  # [U*V, D, G, G]
         pooled = F.avg_pool2d(maps, self.pool).flatten(2).transpose(1, 2)  # [U*V, P / pool^2, D]
@@ -89,7 +98,7 @@ class PanoLlava(nn.Module):
 
     def forward(self, batch: Batch) -> Loss:
         """Summed next-token cross-entropy over the answers. Raises ValueError for a batch with nothing to learn from."""
-        images = self.image_tokens(batch.pixels)[batch.image_index]  # [B, N, L]
+        images = self.bridge(self.see(batch))[batch.image_index]  # [B, N, L]
         hidden = self._language.model(inputs_embeds=self.embed(batch.input_ids, images), attention_mask=batch.attention_mask).last_hidden_state
         targets = batch.labels[:, 1:]  # position t predicts token t + 1
         kept = targets != IGNORE
