@@ -85,10 +85,10 @@ def fetch(room: Room, url: str, is_open: IsOpen = is_public, most_bytes: int = M
                 file.write(chunk)
         with room.taken(path, part.stat().st_size) as has_room:
             if not has_room:
-                raise BadInput(f"{url}: no room is left below {room.root}; raise cache_gb")
+                raise ValueError(f"no room is left below {room.root}; raise cache_gb")
             part.replace(path)
-    except (BadInput, OSError, HTTPException, ValueError) as error:
-        raise error if isinstance(error, BadInput) else BadInput(f"{url}: {error or repr(error)}") from error
+    except (OSError, HTTPException, ValueError) as error:
+        raise BadInput(f"{url}: {str(error) or repr(error)}") from error
     finally:
         part.unlink(missing_ok=True)
     return path
@@ -96,7 +96,7 @@ def fetch(room: Room, url: str, is_open: IsOpen = is_public, most_bytes: int = M
 
 @contextmanager
 def _answer(url: str, is_open: IsOpen) -> Iterator[HTTPResponse]:
-    """A 200 that calls itself an image, through redirects. Raises BadInput for anything else."""
+    """A 200 that calls itself an image, through redirects. Raises ValueError for anything else."""
     here = url
     for _ in range(REDIRECTS + 1):
         parts = urlsplit(here)
@@ -107,22 +107,22 @@ def _answer(url: str, is_open: IsOpen) -> Iterator[HTTPResponse]:
             if response.status in (301, 302, 303, 307, 308) and (target := response.headers["Location"]):
                 here = urljoin(here, target)
                 continue
-            _check(url, response)
+            _check(response)
             yield response
             return
         finally:
             connection.close()
-    raise BadInput(f"{url}: more than {REDIRECTS} redirects")
+    raise ValueError(f"more than {REDIRECTS} redirects")
 
 
 HEADERS = {"User-Agent": "panollava", "Accept": "image/*", "Accept-Encoding": "identity"}
 
 
-def _check(url: str, response: HTTPResponse) -> None:
+def _check(response: HTTPResponse) -> None:
     if response.status != 200:
-        raise BadInput(f"{url}: the server answered {response.status} {response.reason}")
+        raise ValueError(f"the server answered {response.status} {response.reason}")
     if not (kind := response.headers.get_content_type()).startswith("image/"):
-        raise BadInput(f"{url}: the server sent {kind}, which is no image")
+        raise ValueError(f"the server sent {kind}, which is no image")
 
 
 def _body(response: HTTPResponse, most: int, deadline: float) -> Iterator[bytes]:
@@ -142,25 +142,25 @@ def _body(response: HTTPResponse, most: int, deadline: float) -> Iterator[bytes]
 
 
 def _connection(url: str, parts: SplitResult, is_open: IsOpen) -> HTTPConnection:
-    """To an address that was looked at. Raises BadInput for one that may not be connected to, and ValueError for a port that is none."""
+    """To an address that was looked at. Raises ValueError for one that may not be connected to."""
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise BadInput(f"{url}: only http:// and https:// addresses are downloaded")
+        raise ValueError(f"{url} is no http:// or https:// address")
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    address = _address(url, parts.hostname, port, is_open)
+    address = _address(parts.hostname, port, is_open)
     if parts.scheme == "https":
         return _Https(parts.hostname, port, address)
     return _Http(parts.hostname, port, address)
 
 
-def _address(url: str, host: str, port: int, is_open: IsOpen) -> str:
+def _address(host: str, port: int, is_open: IsOpen) -> str:
     """Of a name that has a closed address beside open ones, none is good."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise BadInput(f"{url}: {host} is unknown ({error})") from None
+        raise ValueError(f"{host} is unknown ({error})") from None
     addresses = [str(each[4][0]) for each in found]
     if closed := [address for address in addresses if not is_open(address)]:
-        raise BadInput(f"{url}: {host} is {closed[0]}, which is no public address")
+        raise ValueError(f"{host} is {closed[0]}, which is no public address")
     return addresses[0]
 
 

@@ -48,8 +48,8 @@ def test_the_config_is_kept_with_absolute_paths(house, session, monkeypatch):
     monkeypatch.chdir(house.root)
     run = runs.create(session, RunConfig(data_dir=".", stage="finetune"), house.settings, "ann")
     config = RunConfig.model_validate(run.config)
-    assert (config.csv_train, config.csv_val) == (f"{house.root}/train.csv", f"{house.root}/valid.csv")
-    assert (config.output_dir, config.log_dir) == (run.directory, "")
+    assert (config.csv_train, config.csv_val) == ((f"{house.root}/train.csv",), (f"{house.root}/valid.csv",))
+    assert (config.output_dir, config.log_dir, config.cache_dir) == (run.directory, "", f"{house.settings.artifacts}/cache")
     assert config.vision_model == "google/siglip-base-patch16-224"
 
 
