@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import panollava
 from app.errors import Forbidden, Invalid
@@ -50,9 +51,9 @@ def check_remote(settings: Settings, wanted: bool) -> None:
         raise Forbidden(_("allow_remote: this server downloads no images; PANOLLAVA_ALLOW_REMOTE=1 lets it."))
 
 
-def cache_directory(settings: Settings) -> Path:
-    """Shared by all runs of this installation."""
-    return settings.artifacts / "cache"
+def shared_cache(settings: Settings) -> dict[str, Any]:
+    """The settings by which all runs and evaluations of this installation share one cache."""
+    return {"cache_dir": str(settings.artifacts / "cache"), "cache_gb": settings.cache_gb}
 
 
 def free_directory(path: Path) -> Path:

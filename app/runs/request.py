@@ -20,7 +20,7 @@ from panollava.stages import RECIPES
 
 PATHS = ("data_dir", "image_root", "init_from")
 MODELS = ("vision_model", "language_model")
-OURS = ("output_dir", "log_dir", "cache_dir")
+OURS = ("output_dir", "log_dir", "cache_dir", "cache_gb")
 """Set by the manager for every run, so no choice of anybody's."""
 
 

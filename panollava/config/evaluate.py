@@ -26,6 +26,6 @@ class EvaluateConfig(BaseModel):
     cache: Literal["auto", "views", "off"] = Field(
         "auto", description="Whether views are kept on disk for later runs; off: each panorama is decoded whenever it is shown."
     )
-    cache_dir: str | None = Field(None, description="Where the cache lies. Default ~/.cache/panollava; an evaluation of a server uses the server's.")
+    cache_dir: str | None = Field(None, description="Where the cache lies, shared by all runs. Default ~/.cache/panollava.")
     cache_gb: float = Field(50.0, gt=0, description="Largest size of the cache; what was used longest ago is removed first.")
     output_dir: str | None = Field(None, description="Where predictions.jsonl and metrics.json go; beside the checkpoint if not set.")

@@ -76,10 +76,6 @@ class RunConfig(BaseModel):
         description="What is kept on disk for later runs: auto = views of panoramas, and what a frozen vision encoder sees in them; views = views "
         "only; off = nothing, so that each panorama is decoded whenever it is drawn.",
     )
-    cache_dir: Data[str | None] = Field(None, description="Where the cache lies. Default ~/.cache/panollava; a run of a server uses the server's.")
-    cache_gb: Data[float] = Field(
-        50.0, gt=0, json_schema_extra=unit("GB"), description="Largest size of the cache; what was used longest ago is removed first."
-    )
 
     crop_strategy: Views[Literal["e2p"]] = Field("e2p", description="How a panorama becomes views: e2p = a closed ring of perspective views.")
     fov: Views[float] = Field(90.0, gt=0, lt=170, json_schema_extra=unit("degrees"), description="Field of view of each view, degrees.")
@@ -100,6 +96,10 @@ class RunConfig(BaseModel):
     wandb_project: Advanced[str | None] = Field(None, description="Also log to this Weights & Biases project.")
     output_dir: Terminal[str] = Field("runs", description="Where the stage directories go.")
     log_dir: Terminal[str] = Field("logs", description="Where the log files go.")
+    cache_dir: Terminal[str | None] = Field(None, description="Where the cache lies, shared by all runs. Default ~/.cache/panollava.")
+    cache_gb: Terminal[float] = Field(
+        50.0, gt=0, json_schema_extra=unit("GB"), description="Largest size of the cache; what was used longest ago is removed first."
+    )
 
     stages: StageConfigs = Field(StageConfigs(), description="Settings of each stage.")
 

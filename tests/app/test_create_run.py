@@ -53,6 +53,28 @@ def test_the_config_is_kept_with_absolute_paths(house, session, monkeypatch):
     assert config.vision_model == "google/siglip-base-patch16-224"
 
 
+def test_every_table_of_a_split_is_looked_at(house, session):
+    names = [f"{house.root}/{name}.csv" for name in ("train", "test")]
+    whole = (house.root / "test.csv").read_text()
+    (house.root / "test.csv").write_text("url,query\na.jpg,What?\n")
+    refused(house, session, BadInput, r"test\.csv:1:annotation: the column is missing", csv_train=names)
+    refused(house, session, Forbidden, "csv_val: /etc/x.csv lies outside", csv_val=[names[0], "/etc/x.csv"])
+    (house.root / "test.csv").write_text(whole)
+    assert house.create(session, csv_train=",".join(names)).config["csv_train"] == names
+
+
+def test_images_are_downloaded_only_where_the_server_allows_it(house, session):
+    (house.root / "train.csv").write_text("url,query,annotation\nhttps://example.org/a.jpg,What?,This.\n")
+    refused(house, session, Forbidden, "allow_remote: this server downloads no images; PANOLLAVA_ALLOW_REMOTE=1", allow_remote=True)
+    open_house = house.settings.model_copy(update={"allow_remote": True})
+    assert runs.create(session, house.config(stage="vision", allow_remote=True), open_house, actor="ann").config["allow_remote"]
+
+
+def test_the_cache_is_the_servers_whatever_a_run_asks_for(house, session):
+    config = house.create(session, cache_dir="/etc", cache_gb=1e9).config
+    assert (config["cache_dir"], config["cache_gb"]) == (f"{house.settings.artifacts}/cache", house.settings.cache_gb)
+
+
 def test_a_missing_table_is_named(house, session):
     refused(house, session, BadInput, r"nothing/train\.csv: No such file", data_dir=str(house.root / "nothing"))
 
