@@ -17,7 +17,7 @@ WIDEST = 4096
 """Pixels; what every graphics card takes as one texture."""
 QUALITY = 85
 _decoders = BoundedSemaphore(os.cpu_count() or 1)
-"""A panorama takes up to 800 MB while it is decoded, and a page asks for dozens at once."""
+"""A panorama takes up to 400 MB while it is decoded, and a page asks for dozens at once."""
 
 Width = Annotated[int, Query(ge=16, le=WIDEST, description="Most pixels from left to right; a smaller panorama is not enlarged.")]
 

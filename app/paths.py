@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import panollava
 from app.errors import Forbidden, Invalid
@@ -42,6 +43,17 @@ def check_images(settings: Settings, rows: Sequence[Row], table: Path, image_roo
         text = ngettext("{n} row of {table} shows an image that {why}:", "{n} rows of {table} show an image that {why}:", len(wrong))
         head = text.format(n=f"{len(wrong):,}", table=table, why=closed[wrong[0].message])
         raise Forbidden("\n".join([head, listed([problem.at(table) for problem in wrong])]))
+
+
+def check_remote(settings: Settings, wanted: bool) -> None:
+    """Raises Forbidden for downloads that this installation does not allow."""
+    if wanted and not settings.allow_remote:
+        raise Forbidden(_("allow_remote: this server downloads no images; PANOLLAVA_ALLOW_REMOTE=1 lets it."))
+
+
+def shared_cache(settings: Settings) -> dict[str, Any]:
+    """The settings by which all runs and evaluations of this installation share one cache."""
+    return {"cache_dir": str(settings.artifacts / "cache"), "cache_gb": settings.cache_gb}
 
 
 def free_directory(path: Path) -> Path:

@@ -34,6 +34,8 @@ class Settings(BaseSettings):
     roots: Annotated[list[Directory], NoDecode, _split(os.pathsep)] = Field(
         default_factory=lambda: [Path.cwd()], description="Paths that users name must lie below one of these; several are joined as in PATH."
     )
+    allow_remote: bool = Field(False, description="Whether runs may download the images that their tables name by http(s) address.")
+    cache_gb: float = Field(50.0, gt=0, description="Largest size of what runs share: views, features and downloads, below the artifacts.")
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(7360, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     allowed_hosts: Annotated[list[str], NoDecode, _split(",")] = Field(

@@ -10,6 +10,7 @@ import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -190,13 +191,19 @@ def generate(
 def check_data(
     csv: Annotated[Path, typer.Argument(help="CSV with url, query, annotation.")],
     image_root: Annotated[Path | None, typer.Option(help="Where relative image paths start, before the CSV's own directory.")] = None,
+    allow_partial_pano: Annotated[bool, typer.Option(help="An image far from 2:1 is a part of a panorama and no error.")] = False,
+    allow_remote: Annotated[bool, typer.Option(help="Download images named by http(s) address into the cache directory.")] = False,
+    cache_dir: Annotated[str | None, typer.Option(help="Where downloads lie; ~/.cache/panollava if not given.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
     """Decode every image and read every row; exit status 2 if any of them could not be used."""
     with exit_codes():
+        from panollava.data.cache import open_room
         from panollava.data.check import check_table
+        from panollava.data.remote import fetch_all
 
-        report = check_table(csv, image_root)
+        fetch = partial(fetch_all, open_room(cache_dir, RunConfig().cache_gb)) if allow_remote else None
+        report = check_table(csv, image_root, partial=allow_partial_pano, fetch=fetch)
         print(report.model_dump_json(indent=1) if as_json else report)
         if report.errors:
             raise SystemExit(2)

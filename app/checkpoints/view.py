@@ -15,6 +15,7 @@ from sqlmodel import Session, col, select
 from app.checkpoints import kept
 from app.checkpoints import service as checkpoints
 from app.checkpoints.kept import Listed
+from app.datasets.tables import paths_of
 from app.errors import Invalid
 from app.i18n import _
 from app.listing import numbers
@@ -97,7 +98,7 @@ def why_not_comparable(one: Facts, base: Facts) -> str | None:
     """Why the metrics of two checkpoints cannot be held against each other; None if they can."""
     if _loss(one) != _loss(base):
         return _("It was trained on another loss than the base.")
-    if one.config.get("csv_val") != base.config.get("csv_val"):
+    if paths_of(one.config, "csv_val") != paths_of(base.config, "csv_val"):
         return _("It was validated on another table than the base.")
     return None
 

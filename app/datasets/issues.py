@@ -16,7 +16,7 @@ UNSEEN = ("missing", "closed", "unreadable")
 """Kinds of which there is no picture to show."""
 MARKS = (
     ("no such file below", "missing"),
-    ("remote images are not read", "missing"),
+    ("remote images are read only with", "missing"),
     ("lies outside the directories open to users", "closed"),
     ("the 2:1 of a whole panorama", "aspect"),
     ("the same image, query and annotation as in line", "repeated"),

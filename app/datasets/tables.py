@@ -1,16 +1,18 @@
 """Tables that a person may mean: those of earlier runs, and those that lie below the roots. Suggestions only; any other can be named."""
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from sqlmodel import Session, col, select
 
 from app import search
 from app.models import Run
 from app.settings import Settings
+from panollava.config import RunConfig
 from panollava.data.table import ALIASES
 
 MOST = 200
@@ -45,11 +47,16 @@ def used(session: Session) -> list[Used]:
     """Of the newest runs, each pair of tables once."""
     tables: dict[tuple[object, ...], Used] = {}
     for run in session.exec(select(Run).order_by(col(Run.id).desc()).limit(RUNS)):
-        paths = tuple(dict.fromkeys(Path(run.config[field]) for field in SPLITS if run.config.get(field)))
+        paths = tuple(dict.fromkeys(path for field in SPLITS for path in paths_of(run.config, field)))
         root = run.config.get("image_root")
         if paths:
             tables.setdefault((paths, root), Used(paths, root, run))
     return list(tables.values())
+
+
+def paths_of(config: Mapping[str, Any], field: str) -> list[Path]:
+    """The tables of a split in a stored config; one that was stored before a split could have several is a string."""
+    return [Path(path) for path in RunConfig.model_validate({field: config.get(field)}).model_dump()[field]]
 
 
 def below(settings: Settings) -> list[Found]:

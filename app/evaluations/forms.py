@@ -192,6 +192,6 @@ def _as_before(session: Session) -> dict[str, str]:
 def _beside(session: Session, checkpoint: Checkpoint) -> dict[str, str]:
     """The test split beside what the checkpoint's run was trained on, or its validation split."""
     config = validated(RunConfig, session.get_one(Run, checkpoint.run_id).config)
-    valid = config.csv("valid")
+    valid = config.csvs("valid")[0]
     test = valid.with_name("test.csv")
     return {"csv": str(test if test.is_file() else valid), "image_root": _text(config.image_root)}

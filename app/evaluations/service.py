@@ -14,7 +14,7 @@ from app.evaluations.samples import Compared
 from app.i18n import _
 from app.jobs.states import enqueue
 from app.models import Checkpoint, Evaluation, Job, JobKind, StageRun
-from app.paths import allowed, check_images, free_directory
+from app.paths import allowed, check_images, check_remote, free_directory, shared_cache
 from app.requests import digest, requested
 from app.settings import Settings
 from panollava import rundir
@@ -61,7 +61,8 @@ def _resolve(config: EvaluateConfig, settings: Settings) -> EvaluateConfig:
     """Absolute, allowed paths to files that were looked at. Where the results go is the job's business."""
     named = {field: getattr(config, field) for field in ("checkpoint", "csv", "image_root")}
     paths = {field: str(allowed(settings, field, value)) for field, value in named.items() if value}
-    config = config.model_copy(update=paths | {"output_dir": None})
+    check_remote(settings, config.allow_remote)
+    config = config.model_copy(update=paths | {"output_dir": None} | shared_cache(settings))
     if rundir.read_note(Path(config.checkpoint)).stage == Stage.vision:
         raise Invalid(
             _("checkpoint: {path} is of stage vision, which learns no answers; evaluate one of stage resampler or finetune.").format(

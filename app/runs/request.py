@@ -9,7 +9,7 @@ from typing import Any
 
 from app.errors import AppError, Invalid
 from app.i18n import _
-from app.paths import allowed, check_images
+from app.paths import allowed, check_images, check_remote
 from app.settings import Settings
 from panollava import architecture, rundir
 from panollava.config import CONFIG_FILE, RunConfig, from_file, merge, parse
@@ -20,7 +20,7 @@ from panollava.stages import RECIPES
 
 PATHS = ("data_dir", "image_root", "init_from")
 MODELS = ("vision_model", "language_model")
-OURS = ("output_dir", "log_dir")
+OURS = ("output_dir", "log_dir", "cache_dir", "cache_gb")
 """Set by the manager for every run, so no choice of anybody's."""
 
 
@@ -72,14 +72,18 @@ def examine(config: RunConfig, settings: Settings) -> tuple[RunConfig, list[Refu
     for field in MODELS:
         with seen.to(field):
             seen.paths[field] = model(settings, field, getattr(config, field))
-    tables = {"csv_train": config.csv("train"), "csv_val": config.csv("valid")}
-    for field, path in tables.items():
+    with seen.to("allow_remote"):
+        check_remote(settings, config.allow_remote)
+    tables: dict[str, tuple[str, ...]] = {}
+    for field, paths in {"csv_train": config.csvs("train"), "csv_val": config.csvs("valid")}.items():
         with seen.to(field):
-            seen.paths[field] = str(allowed(settings, field, str(path)))
-    resolved = config.model_copy(update=dict.fromkeys((*PATHS, *MODELS, *tables)) | seen.paths)
-    for field in [each for each in tables if each in seen.paths]:
-        with seen.to(_where(config, field)):
-            _check_table(settings, Path(seen.paths[field] or ""), resolved)
+            tables[field] = tuple(str(allowed(settings, field, str(path))) for path in paths)
+    unset: dict[str, Any] = dict.fromkeys((*PATHS, *MODELS)) | {"csv_train": (), "csv_val": ()}
+    resolved = config.model_copy(update=unset | seen.paths | tables)
+    for field, names in tables.items():
+        for name in names:
+            with seen.to(_where(config, field)):
+                _check_table(settings, Path(name), resolved)
     if resolved.init_from and seen.paths.keys() >= set(MODELS):
         with seen.to("init_from"):
             _check_start(Path(resolved.init_from), resolved)
@@ -105,7 +109,7 @@ class _Seen:
 
 def _where(config: RunConfig, field: str) -> str:
     """The field that a table's path comes from."""
-    return "data_dir" if config.data_dir and getattr(config, field) is None else field
+    return "data_dir" if config.data_dir and not getattr(config, field) else field
 
 
 def _path(settings: Settings, field: str, value: str | None) -> str | None:

@@ -10,7 +10,7 @@ from app.errors import Conflict, NotFound
 from app.i18n import _
 from app.jobs import service as jobs
 from app.models import ACTIVE, ENDED, Checkpoint, Job, JobKind, JobStatus, Run, StageRun
-from app.paths import free_directory
+from app.paths import free_directory, shared_cache
 from app.requests import digest, requested
 from app.runs.request import resolve
 from app.settings import Settings
@@ -73,7 +73,7 @@ def create(
     session.add(run)
     session.flush()
     run.directory = str(free_directory(settings.artifacts / f"run-{run.id}"))
-    run.config = resolved.model_copy(update={"output_dir": run.directory, "log_dir": ""}).model_dump(mode="json")
+    run.config = resolved.model_copy(update={"output_dir": run.directory, "log_dir": ""} | shared_cache(settings)).model_dump(mode="json")
     rows = [StageRun(run_id=run.id, stage=stage, position=position) for position, stage in enumerate(config.stage)]
     rows[0].init_checkpoint = resolved.init_from
     session.add_all(rows)

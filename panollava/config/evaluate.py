@@ -22,4 +22,10 @@ class EvaluateConfig(BaseModel):
         (), description="Also ask with a grey image, another panorama's, one rolled by 90 degrees, or an untrained resampler."
     )
     seed: int = Field(0, ge=0, description="Seed of the untrained resampler.")
+    allow_remote: bool = Field(False, description="Download images whose url starts with http:// or https://, once each, into the cache directory.")
+    cache: Literal["auto", "views", "off"] = Field(
+        "auto", description="Whether views are kept on disk for later runs; off: each panorama is decoded whenever it is shown."
+    )
+    cache_dir: str | None = Field(None, description="Where the cache lies, shared by all runs. Default ~/.cache/panollava.")
+    cache_gb: float = Field(50.0, gt=0, description="Largest size of the cache; what was used longest ago is removed first.")
     output_dir: str | None = Field(None, description="Where predictions.jsonl and metrics.json go; beside the checkpoint if not set.")

@@ -41,6 +41,16 @@ def _stages(value: Any) -> Any:
     return tuple(stage for stage in Stage if stage in names)
 
 
+def _paths(value: Any) -> Any:
+    """`a.csv,b.csv`, as on a command line -> a list; nothing -> none."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return () if value is None else value
+
+
+Tables = Annotated[tuple[str, ...], BeforeValidator(_paths)]
+
+
 class RunConfig(BaseModel):
     """Everything a run depends on. Unknown keys are refused; each field's description is its help everywhere."""
 
@@ -56,11 +66,30 @@ class RunConfig(BaseModel):
     language_model: Chain[str] = Field("Qwen/Qwen2.5-0.5B", description="Language model: hub id or local directory.")
 
     data_dir: Data[str | None] = Field(None, description="Directory with train.csv and valid.csv; used where csv_train, csv_val are not set.")
-    csv_train: Data[str | None] = Field(None, description="Training split: CSV with url, query, annotation. Default data/quic360/train.csv.")
-    csv_val: Data[str | None] = Field(None, description="Validation split. Default data/quic360/valid.csv.")
+    csv_train: Data[Tables] = Field(
+        (), description="Training split: CSV with url, query, annotation; several are joined by commas. Default data/quic360/train.csv."
+    )
+    csv_val: Data[Tables] = Field((), description="Validation split, one CSV or several. Default data/quic360/valid.csv.")
     image_root: Data[str | None] = Field(None, description="Where relative image paths start, before the CSV's own directory.")
+    allow_remote: Data[bool] = Field(
+        False, description="Download images whose url starts with http:// or https://, once each, into the cache directory."
+    )
+    allow_partial_pano: Data[bool] = Field(
+        False,
+        description="Take an image that is more than 10 % off 2:1 for a part of a panorama: the rest of the sphere is black around it, its middle is "
+        "straight ahead on the horizon, a wide one goes all around and a narrow one from pole to pole.",
+    )
+    fast_decode: Data[bool] = Field(
+        False, description="Decode JPEGs no larger than the views need: several times as fast, and the pixels differ a little."
+    )
     max_bad_frac: Data[float] = Field(0.0, ge=0, le=1, description="Share of rows that may be unusable before the run is refused.")
     num_workers: Data[int] = Field(0, ge=0, description="Processes that load images beside the training process.")
+
+    cache: Data[Literal["auto", "views", "off"]] = Field(
+        "auto",
+        description="What is kept on disk for later runs: auto = views of panoramas, and what a frozen vision encoder sees in them; views = views "
+        "only; off = nothing, so that each panorama is decoded whenever it is drawn.",
+    )
 
     crop_strategy: Views[Literal["e2p", "anyres_e2p", "cubemap", "sliding_window", "resize"]] = Field(
         "e2p",
@@ -168,6 +197,10 @@ class RunConfig(BaseModel):
     )
     output_dir: Terminal[str] = Field("runs", description="Where the stage directories go.")
     log_dir: Terminal[str] = Field("logs", description="Where the log files go.")
+    cache_dir: Terminal[str | None] = Field(None, description="Where the cache lies, shared by all runs. Default ~/.cache/panollava.")
+    cache_gb: Terminal[float] = Field(
+        50.0, gt=0, json_schema_extra=unit("GB"), description="Largest size of the cache; what was used longest ago is removed first."
+    )
 
     stages: StageConfigs = Field(StageConfigs(), description="Settings of each stage.")
 
@@ -184,10 +217,10 @@ class RunConfig(BaseModel):
         """The config of the same model once its adapters are merged."""
         return self.model_copy(update={name: RunConfig.model_fields[name].default for name in LORA})
 
-    def csv(self, split: Literal["train", "valid"]) -> Path:
-        """The CSV file of a split: its own field, else `data_dir`, else the default directory."""
+    def csvs(self, split: Literal["train", "valid"]) -> tuple[Path, ...]:
+        """The CSV files of a split, all of which are used: its own field, else `data_dir`, else the default directory."""
         named = self.csv_train if split == "train" else self.csv_val
-        return Path(named) if named else Path(self.data_dir or "data/quic360") / f"{split}.csv"
+        return tuple(map(Path, named)) or (Path(self.data_dir or "data/quic360") / f"{split}.csv",)
 
     def losses(self, stage: Stage) -> dict[str, float]:
         """What a stage minimises: the names of its losses, its own first, and their weights."""

@@ -9,15 +9,15 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from panollava.data.images import ASPECT_WARNING, BadImage, off_aspect
-from panollava.data.index import OnProgress, WhyClosed, decode, locate, unusable
+from panollava.data.images import ASPECT_ERROR, ASPECT_WARNING, BadImage, Picture, Reading, off_aspect
+from panollava.data.index import Fetch, OnProgress, WhyClosed, decode, locate, why_unusable
 from panollava.data.table import Problem, Row, listed, normalised, scan
 from panollava.errors import BadInput
 
 SPLITS = ("train", "valid", "val", "test")
 """Stems of tables that should not share images with one of the others beside them."""
 
-Decoded = tuple[int, int] | BadImage
+Decoded = Picture | BadImage
 
 
 class Report(BaseModel):
@@ -55,14 +55,20 @@ def check_table(
     need_annotation: bool = True,
     on_progress: OnProgress | None = None,
     why_closed: WhyClosed | None = None,
+    *,
+    partial: bool = False,
+    fetch: Fetch | None = None,
 ) -> Report:
-    """Read every row and decode every image that is not closed to us. Raises BadInput only for a file that is no CSV."""
+    """Read every row and decode every image that is not closed to us. `partial`: a part of a panorama is no error.
+
+    Raises BadInput only for a file that is no CSV.
+    """
     rows, errors = scan(csv, need_annotation)
-    paths, missing = locate(rows, csv, image_root, why_closed)
+    paths, missing = locate(rows, csv, image_root, why_closed, fetch)
     images = list(dict.fromkeys(paths.values()))
-    decoded = dict(zip(images, decode(images, on_progress), strict=True))
-    bad, odd = _look_at_images(rows, paths, missing, decoded)
-    sizes = Counter(f"{size[0]}x{size[1]}" for size in decoded.values() if not isinstance(size, BadImage))
+    decoded = dict(zip(images, decode(images, on_progress, reading=Reading(partial=partial)), strict=True))
+    bad, odd = _look_at_images(rows, paths, missing, decoded, partial)
+    sizes = Counter(f"{each.width}x{each.height}" for each in decoded.values() if isinstance(each, Picture))
     groups = Counter((paths.get(row.url, row.url), normalised(row.query)) for row in rows)
     return Report(
         csv=str(csv), rows=len(rows), images=len(images), sizes=dict(sizes.most_common()), groups=len(groups),
@@ -72,7 +78,7 @@ def check_table(
 
 
 def _look_at_images(
-    rows: Sequence[Row], paths: Mapping[str, Path], missing: Mapping[str, str], decoded: Mapping[Path, Decoded]
+    rows: Sequence[Row], paths: Mapping[str, Path], missing: Mapping[str, str], decoded: Mapping[Path, Decoded], partial: bool
 ) -> tuple[list[Problem], list[Problem]]:
     """Errors and warnings about each different url, at the first row that has it."""
     lines: dict[str, list[int]] = {}
@@ -81,14 +87,22 @@ def _look_at_images(
     errors, warnings = [], []
     for url, (first, *others) in lines.items():
         more = f" ({len(others) + 1:,} rows)" if others else ""
-        size = decoded[paths[url]] if url in paths else None
-        if size is None:
+        found = decoded[paths[url]] if url in paths else None
+        if found is None:
             errors.append(Problem(first, "url", missing[url] + more))
-        elif reason := unusable(size):
+        elif reason := why_unusable(found, partial):
             errors.append(Problem(first, "url", f"{url}: {reason}{more}"))
-        elif not isinstance(size, BadImage) and off_aspect(*size) > ASPECT_WARNING:
-            warnings.append(Problem(first, "url", f"{url}: {size[0]} x {size[1]} pixels are not quite the 2:1 of a whole panorama{more}"))
+        elif isinstance(found, Picture) and (odd := _odd(found)):
+            warnings.append(Problem(first, "url", f"{url}: {odd}{more}"))
     return errors, warnings
+
+
+def _odd(picture: Picture) -> str:
+    """What is remarkable about the shape of an image that can be used; empty for a whole panorama."""
+    off = off_aspect(picture.width, picture.height)
+    if off > ASPECT_ERROR:
+        return f"{picture.width} x {picture.height} pixels are taken for a part of a panorama; the rest is black"
+    return f"{picture.width} x {picture.height} pixels are not quite the 2:1 of a whole panorama" if off > ASPECT_WARNING else ""
 
 
 def _duplicates(rows: Sequence[Row], paths: Mapping[str, Path]) -> Iterator[Problem]:

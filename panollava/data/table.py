@@ -75,14 +75,18 @@ def resolve_image(url: str, csv_path: Path, image_root: Path | None = None) -> P
 
     Raises BadInput when none of them has it, and for http(s) addresses.
     """
-    if url.lower().startswith(("http://", "https://")):
-        raise BadInput(f"{url}: remote images are not read; download them and give paths relative to the image root")
+    if is_remote(url):
+        raise BadInput(f"{url}: remote images are read only with allow_remote; else download them and give paths relative to the image root")
     places = [place for place in (image_root, csv_path.parent, Path()) if place is not None]
     for place in places:
         # os.path, because a cell may hold anything: Path.is_file() raises for a name that is too long.
         if os.path.isfile(candidate := place / url):
             return candidate.resolve()
     raise BadInput(f"{url}: no such file below {' or '.join(dict.fromkeys(str(place.resolve()) for place in places))}")
+
+
+def is_remote(url: str) -> bool:
+    return url.lower().startswith(("http://", "https://"))
 
 
 def normalised(query: str) -> str:

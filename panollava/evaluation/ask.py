@@ -4,8 +4,7 @@ from pathlib import Path
 
 import torch
 
-from panollava.data.images import BadImage, load_panorama
-from panollava.data.index import unusable
+from panollava.data.images import BadImage, load_panorama, unusable
 from panollava.errors import BadInput
 from panollava.evaluation.answer import load
 
@@ -18,7 +17,7 @@ def ask(checkpoint: Path, image: Path, query: str, max_new_tokens: int) -> str:
         panorama = load_panorama(image)
     except BadImage as error:
         raise BadInput(f"{image}: {error.reason}.") from None
-    if reason := unusable((panorama.shape[1], panorama.shape[0])):
+    if reason := unusable(panorama.shape[1], panorama.shape[0]):
         raise BadInput(f"{image}: {reason}.")
     answerer = load(checkpoint)
     tokens = answerer.encode(torch.from_numpy(answerer.cutter(panorama))[None])

@@ -17,14 +17,14 @@ import torch
 
 from panollava import rundir
 from panollava.config import EvaluateConfig
-from panollava.data.images import load_panorama
+from panollava.data.images import read_panorama
 from panollava.errors import BadInput
 from panollava.evaluation.answer import Answerer, load
 from panollava.evaluation.questions import Question, chance_level, grounding_of, read_questions, turned
 from panollava.events import EVENTS_FILE, EventWriter, Progress, StageEvent
 from panollava.metrics.captions import Condition, Prediction, read_predictions
 from panollava.metrics.report import report
-from panollava.training.data import Split, load_split
+from panollava.training.data import Split, access, load_split
 from panollava.training.stop import Stopped, StopRequest
 from panollava.training.weights import describe
 
@@ -88,7 +88,9 @@ class _Evaluation:
     def run(self) -> None:
         config, csv = self.config, Path(self.config.csv)
         answerer = load(Path(config.checkpoint))
-        split = load_split(csv, config.image_root, 0.0, answerer.cutter, self._on_image)
+        wanted = answerer.config.model_copy(update={name: getattr(config, name) for name in ("cache", "cache_dir", "cache_gb", "allow_remote")})
+        reached = access(wanted, answerer.cutter, self._on_image)
+        split = load_split([csv], config.image_root, 0.0, answerer.cutter, self._on_image, access=reached)
         questions = read_questions(csv, split.index, config.limit)
         self.total, self.began = len(questions) * (1 + len(config.controls)), time.monotonic()
         part = self.directory / (PREDICTIONS + ".part")
@@ -106,7 +108,7 @@ class _Evaluation:
         figures = grounding.figures if grounding else {}
         scores = report(read_predictions(self.directory / PREDICTIONS), figures)
         return scores.model_dump(mode="json") | {
-            "chance": chance_level(answerer.config.csv("train"), csv, figures),
+            "chance": chance_level(answerer.config.csvs("train")[0], csv, figures),
             "checkpoint": {"path": str(checkpoint), "stage": str(answerer.stage), "sha256": rundir.sha256(checkpoint)},
             "csv": {"path": str(csv), "sha256": rundir.sha256(csv)},
             "config": self.config.model_dump(mode="json"),
@@ -118,7 +120,7 @@ class _Evaluation:
         following = dict(zip(order, [*order[1:], *order[:1]], strict=True))
 
         def rolled(image: int) -> np.ndarray[Any, Any]:
-            panorama = load_panorama(panoramas.paths[image])
+            panorama = read_panorama(panoramas.paths[image], panoramas.reading).pixels
             return answerer.cutter(np.roll(panorama, panorama.shape[1] // 4, axis=1))
 
         for condition in ("image", *self.config.controls):

@@ -5,7 +5,7 @@ Legend: U unique panoramas, V views, S view side in pixels, P patches a view, D 
 L language width, B samples, T tokens of the longest sample.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -22,14 +22,16 @@ from panollava.stages import parts
 class Batch:
     """B questions on U panoramas. `image_index[b]` says which panorama sample b asks about."""
 
-    pixels: Tensor  # uint8 [U, V, S, S, 3]
+    pixels: Tensor  # uint8 [U, V, S, S, 3]; [0] where features are given
     image_index: Tensor  # int64 [B]
     input_ids: Tensor  # int64 [B, T], left-padded
     attention_mask: Tensor  # int64 [B, T]
     labels: Tensor  # int64 [B, T], IGNORE except on the answer
+    features: Tensor | None = None  # [U, V, G, G, D], what a frozen encoder gives for these panoramas
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
-        return Batch(*(getattr(self, field.name).to(device, non_blocking=non_blocking) for field in fields(self)))
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: each.to(device, non_blocking=non_blocking) for name, each in tensors.items() if each is not None})
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,10 @@ class PanoLlava(nn.Module):
         """uint8 views [U, V, S, S, 3] -> image tokens [U, N, L]."""
         return self.bridge(self.patches(pixels))
 
+    def see(self, batch: Batch) -> Tensor:
+        """Patch features [U, V, G, G, D] of a batch's panoramas: those it brings along, else the encoder's."""
+        return self.patches(batch.pixels) if batch.features is None else batch.features.to(self.mean.dtype)
+
     def bridge(self, grid: Tensor) -> Tensor:
         """Patch features [U, V, G, G, D] -> image tokens [U, N, L]."""
         bridged: Tensor = self.projection(self.resampler(grid))
@@ -90,7 +96,7 @@ class PanoLlava(nn.Module):
 
         `grid` are the batch's patch features [U, V, G, G, D] where they are at hand.
         """
-        images = self.bridge(self.patches(batch.pixels) if grid is None else grid)[batch.image_index]  # [B, N, L]
+        images = self.bridge(self.see(batch) if grid is None else grid)[batch.image_index]  # [B, N, L]
         targets = batch.labels[:, 1:]  # position t predicts token t + 1
         kept = targets != IGNORE
         tokens = int(kept.sum())

@@ -35,7 +35,7 @@ def train_chain(config: RunConfig, *, resume: str | None, stage_dir: Path | None
     """
     if stage_dir and len(config.stage) > 1:
         raise BadInput("--stage-dir names the directory of one stage; with several stages use --output-dir and --name.")
-    for csv in (config.csv("train"), config.csv("valid")):
+    for csv in (*config.csvs("train"), *config.csvs("valid")):
         if not csv.is_file():
             raise BadInput(f"{csv}: there is no such file. Name your data with --data-dir, or with --csv-train and --csv-val.")
     best = Path(config.init_from) if config.init_from else None

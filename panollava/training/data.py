@@ -1,10 +1,11 @@
-"""From a CSV to batches: every image is decoded once before step 1, its views are kept, and the order is a function of (seed, epoch).
+"""From tables to batches: every image is looked at before step 1, its views are kept in the cache, and the order is a function of (seed, epoch).
 
 Legend: V views, S view side in pixels.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,54 +15,94 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from panollava import views
-from panollava.data.images import load_panorama
-from panollava.data.index import Index, build_index
+from panollava.config import RunConfig
+from panollava.data import remote
+from panollava.data.cache import Entries, open_room, views_recipe
+from panollava.data.images import Panorama, Picture, Reading, read_panorama
+from panollava.data.index import Fetch, Index, Memory, build_index
+from panollava.data.room import Room
+from panollava.data.seen import Seen
 from panollava.errors import BadInput
 from panollava.model.panollava import Batch
 from panollava.model.text import Prompter
-
-VIEWS_IN_MEMORY = 2 << 30
-"""Bytes of cut views that stay in memory; panoramas beyond are decoded again when they are drawn."""
+from panollava.training.features import Features
 
 Views = npt.NDArray[np.uint8]
 OnProgress = Callable[[int, int], None]
 
 
+@dataclass(frozen=True)
+class Access:
+    """How a run gets at its images: how files are read, where what was made of them is kept, and who downloads them."""
+
+    reading: Reading = field(default_factory=Reading)
+    room: Room | None = None
+    fetch: Fetch | None = None
+
+
+def access(config: RunConfig, cutter: views.Cutter, on_progress: OnProgress) -> Access:
+    """Raises BadInput for a cache directory that cannot be written."""
+    room = open_room(config.cache_dir, config.cache_gb) if config.cache != "off" or config.allow_remote else None
+    return Access(
+        Reading(cutter.width if config.fast_decode else None, config.allow_partial_pano),
+        room if config.cache != "off" else None,
+        partial(remote.fetch_all, room, on_progress=on_progress) if config.allow_remote and room else None,
+    )
+
+
 class Panoramas:
-    """The unique panoramas of a split as views uint8 [V, S, S, 3]."""
+    """The unique panoramas of a split as views uint8 [V, S, S, 3]: from the cache, else decoded and cut whenever they are drawn."""
 
-    def __init__(self, cutter: views.Cutter) -> None:
-        self.cutter = cutter
-        self.paths: list[Path] = []
-        self._kept: dict[int, Views] = {}
-        self._room = VIEWS_IN_MEMORY
+    def __init__(self, cutter: views.Cutter, reading: Reading, entries: Entries | None) -> None:
+        self.cutter, self.reading, self.entries = cutter, reading, entries
+        self.paths: tuple[Path, ...] = ()
+        self.pictures: tuple[Picture | None, ...] = ()
 
-    def keep(self, image: int, panorama: views.Image) -> None:
+    def keep(self, image: int, panorama: Panorama) -> None:
         """Called from several threads while the index decodes."""
-        cut = self.cutter(panorama)
-        if (room := self._room - cut.nbytes) >= 0:
-            self._kept[image], self._room = cut, room
+        if self.entries is not None and not self.entries.room.is_full:
+            self.entries.put(panorama.picture.sha256, self.cutter(panorama.pixels))
 
     def __getitem__(self, image: int) -> Views:
-        kept = self._kept.get(image)
-        return self.cutter(load_panorama(self.paths[image])) if kept is None else kept
+        picture = self.pictures[image]
+        kept = self.entries.get(picture.sha256) if self.entries is not None and picture else None
+        return self.cutter(read_panorama(self.paths[image], self.reading).pixels) if kept is None else kept
 
 
 @dataclass(frozen=True)
 class Split:
-    """One CSV, checked: its rows, and its panoramas ready to be drawn."""
+    """The tables of one split, checked: their rows, and their panoramas ready to be drawn."""
 
     index: Index
     panoramas: Panoramas
 
 
 def load_split(
-    csv: Path, image_root: str | None, max_bad_frac: float, cutter: views.Cutter, on_progress: OnProgress, need_annotation: bool = True
+    csvs: Path | Sequence[Path],
+    image_root: str | None,
+    max_bad_frac: float,
+    cutter: views.Cutter,
+    on_progress: OnProgress,
+    need_annotation: bool = True,
+    *,
+    access: Access = Access(),
+    need_views: bool = True,
 ) -> Split:
-    """Decode every image of a CSV. Raises BadInput naming the rows that cannot be used."""
-    panoramas = Panoramas(cutter)
-    index = build_index(csv, Path(image_root) if image_root else None, max_bad_frac, on_progress, panoramas.keep, need_annotation)
-    panoramas.paths = list(index.images)
+    """Look at every image of some tables. Raises BadInput naming the rows that cannot be used.
+
+    Without `need_views`, an image that an earlier run has read is not decoded for its views, because something else stands in for them.
+    """
+    tables = [csvs] if isinstance(csvs, Path) else list(csvs)
+    entries = Entries(access.room, "views", views_recipe(cutter, access.reading)) if access.room else None
+    panoramas = Panoramas(cutter, access.reading, entries)
+    memory = Memory(Seen(entries.room.root, tables), entries.use if need_views else lambda _: True) if entries else None
+    index = build_index(
+        tables, Path(image_root) if image_root else None, max_bad_frac, on_progress, panoramas.keep, need_annotation,
+        reading=access.reading, memory=memory, fetch=access.fetch,
+    )  # fmt: skip
+    if memory:
+        memory.seen.save()
+    panoramas.paths, panoramas.pictures = index.images, index.pictures
     return Split(index, panoramas)
 
 
@@ -82,21 +123,28 @@ class Samples(Dataset[tuple[int, int]]):
 
 @dataclass(frozen=True)
 class Collate:
-    """(image, row) pairs -> Batch. A panorama that several questions share is drawn and encoded once."""
+    """(image, row) pairs -> Batch. A panorama that several questions share is drawn and encoded once, or comes with its features."""
 
     split: Split
     prompter: Prompter | None
+    features: Features | None = None
 
     def __call__(self, pairs: list[tuple[int, int]]) -> Batch:
         images = sorted({image for image, _ in pairs})
         place = {image: i for i, image in enumerate(images)}
-        pixels = torch.from_numpy(np.stack([self.split.panoramas[image] for image in images]))
+        features = self.features.of(images) if self.features else None
+        pixels = torch.zeros(0, dtype=torch.uint8) if features is not None else self._pixels(images)
         image_index = torch.tensor([place[image] for image, _ in pairs])
         if self.prompter is None:
             none = torch.zeros((len(pairs), 0), dtype=torch.long)
             return Batch(pixels, image_index, none, none, none)
         rows = [self.split.index.rows[row] for _, row in pairs]
-        return Batch(pixels, image_index, *self.prompter.collate([self.prompter.exchange(row.query, row.annotation) for row in rows]))
+        text = self.prompter.collate([self.prompter.exchange(row.query, row.annotation) for row in rows])
+        return Batch(pixels, image_index, *text, features)
+
+    def _pixels(self, images: list[int]) -> torch.Tensor:
+        """uint8 [U, V, S, S, 3]"""
+        return torch.from_numpy(np.stack([self.split.panoramas[image] for image in images]))
 
 
 @dataclass(frozen=True)
@@ -147,7 +195,7 @@ def loader(samples: Samples, collate: Callable[[list[tuple[int, int]]], Any], ba
     return DataLoader(samples, batch_sampler=batches, collate_fn=collate, num_workers=num_workers, generator=own)
 
 
-def need_images(csv: Path, split: Split, smallest: int) -> None:
+def need_images(csvs: Sequence[Path], split: Split, smallest: int) -> None:
     """Raises BadInput when a split has fewer panoramas than statistics across images need."""
     if (count := len(split.index.used_images)) < smallest:
-        raise BadInput(f"{csv}: {count} different panoramas, and the overlap loss takes statistics across at least {smallest}.")
+        raise BadInput(f"{', '.join(map(str, csvs))}: {count} different panoramas, and the overlap loss takes statistics across at least {smallest}.")

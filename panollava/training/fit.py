@@ -5,15 +5,19 @@ Every training passes through `train_stage`, from a terminal and from a worker a
 
 import logging
 import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
+import torch
 from torch.utils.data import DataLoader
 
 from panollava import rundir
 from panollava.config import RunConfig
+from panollava.data.cache import views_recipe
+from panollava.data.fingerprint import Fingerprint, changed, fingerprint, write_fingerprints
 from panollava.errors import BadInput
 from panollava.events import EVENTS_FILE, EventWriter, Note, Progress, Say, Silence, StageEvent
 from panollava.model.lora import merge_adapters
@@ -21,7 +25,8 @@ from panollava.model.parts import Built, build
 from panollava.model.text import Prompter
 from panollava.stages import RECIPES, Stage
 from panollava.training import data, examples, loggers, ranks, steps
-from panollava.training.devices import trainer_of
+from panollava.training.devices import precision_of, trainer_of
+from panollava.training.features import encode_missing, features_of
 from panollava.training.health import HealthWatch
 from panollava.training.memory import fix_algorithms, recompute_activations
 from panollava.training.module import StageModule
@@ -83,6 +88,7 @@ def _beginning(job: StageJob) -> StageEvent:
     return StageEvent(name=job.stage, status="resumed", step=rundir.read_note(job.resume).step)
 
 
+SPLITS: tuple[Literal["train", "valid"], ...] = ("train", "valid")
 MAY_CHANGE = {"epochs", "max_steps", "save_every_steps", "save_every_minutes", "keep_step_checkpoints", "grad_clip", "patience"}
 ADDS_UP = {"accumulation"}
 """May change besides where the gradients of micro-batches add up to the whole batch's: not those of an overlap loss."""
@@ -137,6 +143,7 @@ class _Fit:
         module = StageModule(built, config, self.stage, plan.steps)
         self.saver = Saver(self.job.directory, self.position, built.architecture, self.events, self.stop, plan.steps_per_epoch)
         self._load(built, module, resumed)
+        train, valid = self._encoded(built, train), self._encoded(built, valid)
         self._say_what_learns(module, plan)
         self._save_memory(module)
         if ranks.rank():
@@ -167,21 +174,28 @@ class _Fit:
                 Prompter(built.tokenizer, built.image_tokens, self.config.stages[stage].max_text_length)
 
     def _splits(self, built: Built) -> tuple[data.Collate, data.Collate]:
-        """Training and validation data, every image decoded once."""
+        """Training and validation data, every image looked at."""
         cutter = Cutter(built.layout, built.architecture.image_size)
         prompter = Prompter(built.tokenizer, built.image_tokens, self.settings.max_text_length) if self.recipe.needs_text else None
-        collates = []
-        for name in ("train", "valid"):
-            csv = self.config.csv("train" if name == "train" else "valid")
-            log.info("decoding the panoramas of %s", csv)
-            split = data.load_split(csv, self.config.image_root, self.config.max_bad_frac, cutter, self._on_image, self.recipe.needs_text)
+        collates: list[data.Collate] = []
+        prints: dict[str, Fingerprint] = {}
+        self.access = data.access(self.config, cutter, self._on_image)
+        for name in SPLITS:
+            csvs = self.config.csvs(name)
+            log.info("reading the panoramas of %s", ", ".join(map(str, csvs)))
+            split = data.load_split(
+                csvs, self.config.image_root, self.config.max_bad_frac, cutter, self._on_image, self.recipe.needs_text,
+                access=self.access, need_views="vision" in self.recipe.trains or self.config.cache != "auto",
+            )  # fmt: skip
             if self.config.overlap_loss in self.config.losses(self.stage) and (name == "train" or prompter is None):
-                data.need_images(csv, split, self._least_images(name))
+                data.need_images(csvs, split, self._least_images(name))
             if prompter is not None:
-                self._warn_of_cuts(csv, split, prompter)
+                self._warn_of_cuts(csvs, split, prompter)
             for bad in split.index.bad:
-                self.events.write(Note(level="warning", text=f"left out: {bad.at(csv)}"))
+                self.events.write(Note(level="warning", text=f"left out: {bad}"))
+            prints[name] = fingerprint(csvs, split.index)
             collates.append(data.Collate(split, prompter))
+        self._say_what_data(prints)
         return collates[0], collates[1]
 
     def _least_images(self, name: str) -> int:
@@ -189,14 +203,40 @@ class _Fit:
         is_shared = name == "train" and (self.settings.accumulation > 1 or ranks.count() > 1)
         return self.settings.batch_size if is_shared else 4
 
+    def _say_what_data(self, prints: dict[str, Fingerprint]) -> None:
+        """Keep what the run learns from, and warn where a training that is continued has learned from something else so far."""
+        for name, each in prints.items():
+            self.events.write(Note(level="info", text=f"{name}: {each}"))
+        if self.job.resume:
+            for name in changed(self.job.resume.parent.parent, prints):
+                self._warn(f"{name}: tables or images are not those that {self.job.resume} has learned from; the order of samples may differ.")
+        if ranks.is_first():
+            write_fingerprints(self.job.directory, prints)
+
+    def _encoded(self, built: Built, collate: data.Collate) -> data.Collate:
+        """With the features of a frozen encoder, so that no step has to compute them."""
+        split, room = collate.split, self.access.room
+        if room is None or self.config.cache != "auto" or "vision" in self.recipe.trains:
+            return collate
+        device, panoramas = torch.device("cuda" if torch.cuda.is_available() else "cpu"), split.panoramas
+        recipe = views_recipe(panoramas.cutter, panoramas.reading)
+        features = features_of(built.model, room, recipe, split.index.pictures, precision_of(self.config).precision, device)
+        encode_missing(features, built.model, split.index.used_images, panoramas.__getitem__, device, self._on_image)
+        if room.is_full:
+            self._warn(
+                f"{room.root} is full: cache_gb is {self.config.cache_gb:g}, or the disk has no more room. The rest is computed in every epoch."
+            )
+        return replace(collate, features=features)
+
+    def _warn_of_cuts(self, csvs: Sequence[Path], split: data.Split, prompter: Prompter) -> None:
+        cut = sum(prompter.exchange(row.query, row.annotation).truncated for row in split.index.rows)
+        if cut:
+            names = ", ".join(map(str, csvs))
+            self._warn(f"{names}: {cut:,} of {len(split.index.rows):,} samples are cut to max_text_length {prompter.max_text_length}.")
+
     def _warn(self, text: str) -> None:
         log.warning("%s", text)
         self.events.write(Note(level="warning", text=text))
-
-    def _warn_of_cuts(self, csv: Path, split: data.Split, prompter: Prompter) -> None:
-        cut = sum(prompter.exchange(row.query, row.annotation).truncated for row in split.index.rows)
-        if cut:
-            self._warn(f"{csv}: {cut:,} of {len(split.index.rows):,} samples are cut to max_text_length {prompter.max_text_length}.")
 
     def _on_image(self, done: int, total: int) -> None:
         if self.stop:

@@ -84,7 +84,7 @@ class StageModule(pl.LightningModule):
         if not self.overlap_weight:
             loss = self.model(batch)
             return loss.mean, loss.tokens, {}
-        grid = self.model.patches(batch.pixels)  # [U, V, G, G, D]
+        grid = self.model.see(batch)  # [U, V, G, G, D]
         if self.stage is Stage.vision:
             total, terms = self._overlap_loss(*self._pairs(batch, grid))
             return total, len(batch.pixels), terms

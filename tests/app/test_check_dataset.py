@@ -18,7 +18,7 @@ from app.datasets.service import Checked, Question
 from app.errors import Conflict, Forbidden, Invalid, NotFound
 from app.settings import Settings
 from panollava.data import index
-from panollava.data.images import load_panorama
+from panollava.data.images import read_panorama
 from panollava.data.index import OnProgress
 from panollava.errors import BadInput
 
@@ -172,7 +172,7 @@ def test_images_from_elsewhere_are_errors_of_their_rows_and_no_file_of_them_is_o
     Image.new("RGB", (64, 32)).save(root.parent / "private.jpg")
     (root / "link.jpg").symlink_to(root.parent / "private.jpg")
     opened = []
-    monkeypatch.setattr(index, "load_panorama", lambda path: (opened.append(path), load_panorama(path))[1])
+    monkeypatch.setattr(index, "read_panorama", lambda path, reading: (opened.append(path), read_panorama(path, reading))[1])
     csv = table(root, "../private.jpg,q,a\na.jpg,q,a\nlink.jpg,q,a\n../private.jpg,r,a\nnowhere.jpg,q,a\nb.jpg,q,a\n")
     report = check(settings, csv)
     assert [(each.line, each.column) for each in report.errors] == [(2, "url"), (4, "url"), (6, "url")]

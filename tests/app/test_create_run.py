@@ -48,9 +48,31 @@ def test_the_config_is_kept_with_absolute_paths(house, session, monkeypatch):
     monkeypatch.chdir(house.root)
     run = runs.create(session, RunConfig(data_dir=".", stage="finetune"), house.settings, "ann")
     config = RunConfig.model_validate(run.config)
-    assert (config.csv_train, config.csv_val) == (f"{house.root}/train.csv", f"{house.root}/valid.csv")
-    assert (config.output_dir, config.log_dir) == (run.directory, "")
+    assert (config.csv_train, config.csv_val) == ((f"{house.root}/train.csv",), (f"{house.root}/valid.csv",))
+    assert (config.output_dir, config.log_dir, config.cache_dir) == (run.directory, "", f"{house.settings.artifacts}/cache")
     assert config.vision_model == "google/siglip-base-patch16-224"
+
+
+def test_every_table_of_a_split_is_looked_at(house, session):
+    names = [f"{house.root}/{name}.csv" for name in ("train", "test")]
+    whole = (house.root / "test.csv").read_text()
+    (house.root / "test.csv").write_text("url,query\na.jpg,What?\n")
+    refused(house, session, BadInput, r"test\.csv:1:annotation: the column is missing", csv_train=names)
+    refused(house, session, Forbidden, "csv_val: /etc/x.csv lies outside", csv_val=[names[0], "/etc/x.csv"])
+    (house.root / "test.csv").write_text(whole)
+    assert house.create(session, csv_train=",".join(names)).config["csv_train"] == names
+
+
+def test_images_are_downloaded_only_where_the_server_allows_it(house, session):
+    (house.root / "train.csv").write_text("url,query,annotation\nhttps://example.org/a.jpg,What?,This.\n")
+    refused(house, session, Forbidden, "allow_remote: this server downloads no images; PANOLLAVA_ALLOW_REMOTE=1", allow_remote=True)
+    open_house = house.settings.model_copy(update={"allow_remote": True})
+    assert runs.create(session, house.config(stage="vision", allow_remote=True), open_house, actor="ann").config["allow_remote"]
+
+
+def test_the_cache_is_the_servers_whatever_a_run_asks_for(house, session):
+    config = house.create(session, cache_dir="/etc", cache_gb=1e9).config
+    assert (config["cache_dir"], config["cache_gb"]) == (f"{house.settings.artifacts}/cache", house.settings.cache_gb)
 
 
 def test_a_missing_table_is_named(house, session):

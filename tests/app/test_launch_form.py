@@ -278,5 +278,12 @@ def test_a_duplicate_gets_a_name_of_its_own(house, session):
 def test_a_duplicate_is_what_the_run_was_asked_for_with_its_paths(house, session):
     run = house.create(session, name="pano", overlap=0.6)
     values = starts.choose(session, run_id=run.id).values
-    kept = {"name": "pano-2", "overlap": 0.6, "csv_train": f"{house.root}/train.csv", "stage": ["resampler"], "output_dir": "runs", "log_dir": "logs"}
+    kept = {
+        "name": "pano-2",
+        "overlap": 0.6,
+        "csv_train": [f"{house.root}/train.csv"],
+        "stage": ["resampler"],
+        "output_dir": "runs",
+        "log_dir": "logs",
+    }
     assert {name: values[name] for name in kept} == kept

@@ -23,10 +23,10 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def config(demo_data: Path) -> RunConfig:
-    """The demo preset on the small data set, a few steps long."""
+def config(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """The demo preset on the small data set, a few steps long, with a cache that all tests share."""
     short = {name: {"max_steps": 3, "batch_size": 8} for name in ("vision", "resampler", "finetune")}
-    return parse(merge(PRESETS["demo"], {"data_dir": str(demo_data), "stages": short}))
+    return parse(merge(PRESETS["demo"], {"data_dir": str(demo_data), "cache_dir": str(tmp_path_factory.mktemp("cache")), "stages": short}))
 
 
 @pytest.fixture(scope="session")

@@ -225,7 +225,7 @@ def test_without_a_file_the_defaults_are_the_users_table() -> None:
     table = {stage: (stages[stage].epochs, stages[stage].batch_size, stages[stage].lr, stages[stage].max_text_length) for stage in Stage}
     assert table == {Stage.vision: (3, 32, 5e-6, 32), Stage.resampler: (5, 16, 2e-5, 64), Stage.finetune: (10, 8, 1e-5, 128)}
     assert (RunConfig().vision_model, RunConfig().language_model) == ("google/siglip-base-patch16-224", "Qwen/Qwen2.5-0.5B")
-    assert [str(RunConfig().csv(split)) for split in ("train", "valid")] == ["data/quic360/train.csv", "data/quic360/valid.csv"]
+    assert [RunConfig().csvs(split) for split in ("train", "valid")] == [(Path(f"data/quic360/{name}.csv"),) for name in ("train", "valid")]
 
 
 def test_help_needs_no_torch() -> None:

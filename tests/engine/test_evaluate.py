@@ -81,7 +81,7 @@ def test_a_vision_checkpoint_cannot_answer_and_says_so(config: RunConfig, demo_d
 def test_two_steps_and_an_answer_on_real_photographs(config: RunConfig, sample_dir: Path, tmp_path: Path) -> None:
     table = str(sample_dir / "downtest.csv")
     two = config.stages.resampler.model_copy(update={"max_steps": 2, "batch_size": 4, "max_text_length": 256})
-    real = config.model_copy(update={"csv_train": table, "csv_val": table, "stages": config.stages.model_copy(update={"resampler": two})})
+    real = config.model_copy(update={"csv_train": (table,), "csv_val": (table,), "stages": config.stages.model_copy(update={"resampler": two})})
     best = train_stage(StageJob(real, Stage.resampler, tmp_path), StopRequest(tmp_path))
     answer = ask(best, next((sample_dir / "images").glob("*.jpg")), "interior", 8)
     assert isinstance(answer, str)

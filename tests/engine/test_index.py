@@ -2,6 +2,7 @@
 
 import struct
 import time
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image as pil
 
-from panollava.data.images import MAX_PIXELS, BadImage, load_panorama
+from panollava.data.images import MAX_PIXELS, BadImage, Panorama, load_panorama
 from panollava.data.index import build_index
 from panollava.data.table import Problem
 from panollava.errors import BadInput
@@ -39,7 +40,7 @@ def table(directory: Path, *urls: str) -> Path:
 def test_rows_of_one_image_share_it_and_it_is_decoded_once(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         save(tmp_path / name, noise(seed=ord(name[0])))
-    kept: dict[int, Image] = {}
+    kept: dict[int, Panorama] = {}
     seen: list[tuple[int, int]] = []
     csv = table(tmp_path, "b.png", "a.png", "./b.png", str(tmp_path / "a.png"))
     index = build_index(csv, on_progress=lambda done, total: seen.append((done, total)), keep=kept.__setitem__)
@@ -47,8 +48,8 @@ def test_rows_of_one_image_share_it_and_it_is_decoded_once(tmp_path: Path) -> No
     assert index.row_image == (0, 1, 0, 1) and index.used_images == [0, 1]
     assert [row.annotation for row in index.rows] == ["answer 0", "answer 1", "answer 2", "answer 3"]
     assert seen == [(1, 2), (2, 2)]
-    np.testing.assert_array_equal(kept[0], noise(seed=ord("b")))
-    np.testing.assert_array_equal(kept[1], noise(seed=ord("a")))
+    np.testing.assert_array_equal(kept[0].pixels, noise(seed=ord("b")))
+    np.testing.assert_array_equal(kept[1].pixels, noise(seed=ord("a")))
 
 
 def test_bad_images_refuse_the_table_and_each_row_is_named(tmp_path: Path) -> None:
@@ -63,7 +64,7 @@ def test_bad_images_refuse_the_table_and_each_row_is_named(tmp_path: Path) -> No
     assert lines[1].startswith(f"{csv}:3:url: torn.jpg: image file is truncated")
     assert lines[2].startswith(f"{csv}:4:url: nowhere.jpg: no such file below {tmp_path}")
     assert lines[3].startswith(f"{csv}:5:url: torn.jpg: image file is truncated")
-    assert lines[4] == f"{csv}:6:url: square.png: 32 x 32 pixels are not the 2:1 of a whole panorama"
+    assert lines[4] == f"{csv}:6:url: square.png: 32 x 32 pixels are not the 2:1 of a whole panorama (allow_partial_pano takes it for a part of one)"
 
 
 def test_as_many_bad_rows_as_allowed_are_left_out_and_listed(tmp_path: Path) -> None:
@@ -74,7 +75,7 @@ def test_as_many_bad_rows_as_allowed_are_left_out_and_listed(tmp_path: Path) -> 
     index = build_index(csv, max_bad_frac=0.25, keep=lambda image, _: kept.add(image))
     assert [row.line for row in index.rows] == [3, 4, 5]
     assert index.row_image == (1, 1, 1) and index.used_images == [1] and kept == {1}
-    assert [(problem.line, problem.column) for problem in index.bad] == [(2, "url")]
+    assert [bad.partition(": ")[0] for bad in index.bad] == [f"{csv}:2:url"]
     with pytest.raises(BadInput, match="1 of 4 rows cannot be used"):
         build_index(csv, max_bad_frac=0.2)
 
@@ -85,7 +86,7 @@ def test_rows_with_empty_cells_count_as_bad_rows(tmp_path: Path) -> None:
     csv.write_text("url,query,annotation\na.png,q,a\n,,a\na.png,q,b\na.png,,c\n")
     index = build_index(csv, max_bad_frac=0.5)
     assert [row.annotation for row in index.rows] == ["a", "b"]
-    assert [(problem.line, problem.column) for problem in index.bad] == [(3, "url"), (3, "query"), (5, "query")]
+    assert [bad.partition(": ")[0] for bad in index.bad] == [f"{csv}:3:url", f"{csv}:3:query", f"{csv}:5:query"]
     with pytest.raises(BadInput, match="2 of 4 rows cannot be used"):
         build_index(csv, max_bad_frac=0.4)
 
@@ -110,7 +111,7 @@ def test_an_error_in_keep_is_not_swallowed_and_does_not_wait_for_the_rest(tmp_pa
         save(tmp_path / name)
     decoded = []
 
-    def fail(image: int, panorama: Image) -> None:
+    def fail(image: int, panorama: Panorama) -> None:
         decoded.append(image)
         time.sleep(0.01)
         raise RuntimeError("disk full")
@@ -177,13 +178,17 @@ def claim_size(path: Path, width: int, height: int) -> None:
 
 
 def test_a_picture_beyond_the_pixel_limit_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
-    path, side = save(tmp_path / "a.png"), int(MAX_PIXELS**0.5)
-    claim_size(path, side + 1, side)
-    with pytest.warns(pil.DecompressionBombWarning), pytest.raises(BadImage, match="at most 268,435,456 are read"):
+    path = save(tmp_path / "a.png")
+    claim_size(path, 20_000, 10_000)
+    tracemalloc.start()
+    with pytest.warns(pil.DecompressionBombWarning), pytest.raises(BadImage, match=r"20,000 x 10,000 pixels; at most 134,217,728 are read"):
         load_panorama(path)
-    claim_size(path, 2 * side + 1, side)
-    with pytest.raises(BadImage, match="more than 268,435,456 pixels"):
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000, "its 600 MB were not asked for"
+    tracemalloc.stop()
+    claim_size(path, 40_000, 20_000)
+    with pytest.raises(BadImage, match="more than 134,217,728 pixels"):
         load_panorama(path)
+    assert MAX_PIXELS == 16_384 * 8_192
 
 
 def test_a_directory_and_a_missing_file_are_no_picture(tmp_path: Path) -> None:

@@ -110,5 +110,5 @@ def test_an_image_that_is_nowhere_is_refused_with_the_places_that_were_searched(
 
 
 def test_remote_images_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="remote images are not read"):
+    with pytest.raises(BadInput, match="remote images are read only with allow_remote"):
         resolve_image("https://example.org/a.jpg", tmp_path / "train.csv")

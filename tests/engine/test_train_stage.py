@@ -233,7 +233,7 @@ def test_too_few_panoramas_for_statistics_are_refused(config: RunConfig, demo_da
     images = list(dict.fromkeys(line.split(",")[0] for line in lines[1:]))[:3]
     few.write_text("\n".join([lines[0], *(line for line in lines[1:] if line.split(",")[0] in images)]) + "\n")
     with pytest.raises(BadInput, match="3 different panoramas"):
-        train(config.model_copy(update={"csv_val": str(few)}), Stage.vision, tmp_path)
+        train(config.model_copy(update={"csv_val": (str(few),)}), Stage.vision, tmp_path)
 
 
 def test_a_resumed_stage_refuses_settings_its_checkpoint_does_not_have(config: RunConfig, resampler_run: Path, tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_stage_vision_trains_on_a_table_without_annotations(config: RunConfig, d
     table = demo_data / "unlabelled.csv"
     lines = (demo_data / "train.csv").read_text().splitlines()
     table.write_text("url,query\n" + "".join(",".join(line.split(",")[:2]) + "\n" for line in lines[1:]))
-    assert train(config.model_copy(update={"csv_train": str(table), "csv_val": str(table)}), Stage.vision, tmp_path).exists()
+    assert train(config.model_copy(update={"csv_train": (str(table),), "csv_val": (str(table),)}), Stage.vision, tmp_path).exists()
 
 
 def test_a_torn_checkpoint_is_passed_over_for_the_one_before_it(resampler_run: Path, tmp_path: Path) -> None:

@@ -409,7 +409,7 @@ def test_a_request_is_thought_through_without_being_queued(house):
     plan = house.launch.post("/plan", body).json()
     assert plan["errors"] == []
     assert plan["config"]["overlap"] == 0.6
-    assert plan["config"]["csv_train"] == house.table
+    assert plan["config"]["csv_train"] == [house.table]
     assert plan["changed"] == ["csv_train", "csv_val", "overlap"]
     assert plan["json"] == body
     assert (house.count(Run), list(house.settings.artifacts.glob("*"))) == (0, [])

@@ -12,6 +12,7 @@ from sqlmodel import Session, col, select
 from app.checkpoints import kept, lists
 from app.checkpoints import service as checkpoints
 from app.checkpoints.kept import Reason
+from app.datasets.tables import SPLITS, paths_of
 from app.i18n import ngettext
 from app.jobs import queue
 from app.jobs.states import PATIENCE
@@ -211,7 +212,7 @@ class RunView:
     @property
     def tables(self) -> list[Path]:
         """The data it learns from and is validated on."""
-        return [Path(path) for path in dict.fromkeys(self.row.config[name] for name in ("csv_train", "csv_val")) if path]
+        return list(dict.fromkeys(path for field in SPLITS for path in paths_of(self.row.config, field)))
 
     @property
     def handed(self) -> list[Saved]:
