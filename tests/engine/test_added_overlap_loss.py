@@ -104,7 +104,7 @@ def test_steps_without_it_are_told_at_the_next_validation(added: RunConfig, demo
     few = demo_data / "four.csv"
     few.write_text("\n".join([lines[0], *(line for line in lines[1:] if line.split(",")[0] in urls)]) + "\n")
     stages = added.stages.model_copy(update={"resampler": added.stages.resampler.model_copy(update={"batch_size": 4, "max_steps": 2})})
-    train(added.model_copy(update={"csv_train": str(few), "stages": stages}), tmp_path)
+    train(added.model_copy(update={"csv_train": (str(few),), "stages": stages}), tmp_path)
     notes = [event.text for _, event in events.read(tmp_path / events.EVENTS_FILE) if isinstance(event, Note)]
     without = 2 - sum("train_overlap_loss" in values for values in metrics(tmp_path, "train_loss").values())
     assert without

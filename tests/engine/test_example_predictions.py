@@ -47,7 +47,7 @@ def two_epochs(config: RunConfig, demo_data: Path) -> RunConfig:
     stage = config.stages.resampler.model_copy(update={"epochs": 2, "max_steps": 3, "batch_size": 4})
     stages = config.stages.model_copy(update={"resampler": stage})
     return config.model_copy(
-        update={"stages": stages, "csv_train": str(demo_data / "few.csv"), "csv_val": str(demo_data / "some.csv"), "example_predictions": 3}
+        update={"stages": stages, "csv_train": (str(demo_data / "few.csv"),), "csv_val": (str(demo_data / "some.csv"),), "example_predictions": 3}
     )
 
 
