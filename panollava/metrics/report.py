@@ -14,6 +14,8 @@ from panollava.metrics.panel import ELSEWHERE, SEAM, Drawn, drawn, panel
 from panollava.metrics.records import read_whole
 
 PREDICTIONS_FILE = "predictions.jsonl"
+GROWING_FILE = PREDICTIONS_FILE + ".part"
+"""Where answers are until all are given."""
 METRICS_FILE = "metrics.json"
 
 
