@@ -45,6 +45,11 @@ class Diagnosis(BaseModel):
     )
     image_minus: dict[str, Estimate] = Field(description="Score -> with the image minus under the control, on the same draws.")
 
+    @property
+    def headlines(self) -> dict[str, Estimate]:
+        """Of `image_minus` what a list of several controls has room for: CIDEr and whole figures."""
+        return {name: each for name, each in self.image_minus.items() if name == "cider" or (name not in METRICS and ", " not in name)}
+
 
 def paired(image: Sequence[Prediction], control: Sequence[Prediction]) -> list[Prediction] | None:
     """The control's answers in the order of the questions of the image's; None where they do not answer the same ones."""

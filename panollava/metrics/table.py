@@ -104,7 +104,7 @@ def _controls(scores: Scores) -> _Cells:
         flat |= {f"{condition}: {figure}": (score.n, _number(score.accuracy)) for figure, score in accuracies if score.accuracy is not None}
     for condition, diagnosis in scores.diagnoses.items():
         flat |= {f"{condition}: {name}": (each.n, _sure(each.value, each.interval)) for name, each in diagnosis.agreement.items()}
-        flat |= {f"image - {condition}: {name}": (each.n, _spread(each.value, each.interval)) for name, each in diagnosis.image_minus.items()}
+        flat |= {f"image - {condition}: {name}": (each.n, _spread(each.value, each.interval)) for name, each in diagnosis.headlines.items()}
     return flat
 
 

@@ -255,7 +255,7 @@ def test_a_query_swap_asks_about_the_same_panorama_what_has_another_answer() -> 
     lone = Question(1, "b.jpg", "in front", ("white",))
     assert [each.asked for each in swapped([red, alike, blue, lone])] == ["in front", "in front", "what is behind", "what is behind"]
     assert [each.references for each in swapped([red, lone])] == [("red",), ("white",)]
-    with pytest.raises(BadInput, match="query_swap .* only 'interior'"):
+    with pytest.raises(BadInput, match=r"query_swap .* only 'interior'"):
         swapped([Question(image, f"{image}.jpg", "interior", ("a room",)) for image in range(3)])
 
 
