@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from panollava import rundir
+from panollava.errors import BadInput
 from panollava.metrics.captions import Condition, Prediction
 from panollava.metrics.records import read_lines
 from panollava.metrics.report import GROWING_FILE, METRICS_FILE, PREDICTIONS_FILE
@@ -30,12 +31,12 @@ class KeptAnswers:
     """`predictions.jsonl.part` of a directory, which becomes `predictions.jsonl` when it is whole."""
 
     def __init__(self, directory: Path, settings: dict[str, Any], resume: Path | None = None) -> None:
-        """Go on from answers of the same settings in the directory, or else in `resume`. Raises BadInput for lines that are no answers."""
+        """Go on from answers of the same settings in the directory, or else in `resume`."""
         self.directory, noted = directory, json.dumps(settings, indent=1)
         earlier = _found(directory, noted) or (_found(resume, noted) if resume else None)
-        answers = read_lines(earlier, Prediction, growing=True) if earlier else []
+        answers = _whole_lines(earlier) if earlier else []
         self.done = {key(each) for each in answers}
-        if earlier:
+        if answers:
             log.info("%d answers of %s are kept", len(answers), earlier)
         elif resume:
             log.warning("%s holds no answers of these settings: starting from the first question", resume)
@@ -61,6 +62,15 @@ class KeptAnswers:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._file.close()
+
+
+def _whole_lines(path: Path) -> list[Prediction]:
+    """What was answered; nothing, with a warning, where a power cut has left lines that are no answers: asking again costs only time."""
+    try:
+        return read_lines(path, Prediction, growing=True)
+    except BadInput as error:
+        log.warning("%s None of these answers are kept.", error)
+        return []
 
 
 def _line(answer: Prediction) -> str:

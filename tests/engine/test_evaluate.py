@@ -198,6 +198,16 @@ def test_answers_of_other_settings_are_not_kept(checkpoint: Path, demo_data: Pat
     assert sum(map(len, spy.asked)) == len(predictions(tmp_path))
 
 
+def test_answers_that_a_power_cut_has_spoiled_are_asked_again(checkpoint: Path, demo_data: Path, tmp_path: Path, answerer: Answerer) -> None:
+    with answering(Spy(answerer, breaks_after=2)), pytest.raises(KeyboardInterrupt):
+        evaluate(asking(checkpoint, demo_data, tmp_path, batch_size=4))
+    growing = tmp_path / "predictions.jsonl.part"
+    growing.write_bytes(growing.read_bytes() + b"\0" * 40 + b"\n")
+    with answering(Spy(answerer)) as spy:
+        evaluate(asking(checkpoint, demo_data, tmp_path))
+    assert sum(map(len, spy.asked)) == len(predictions(tmp_path))
+
+
 def test_answers_that_are_whole_are_scored_again_where_the_metrics_are_missing(
     checkpoint: Path, demo_data: Path, tmp_path: Path, answerer: Answerer
 ) -> None:
