@@ -32,7 +32,7 @@ from panollava.metrics.compare import Comparison
 from panollava.metrics.gates import Gate, demo_gates
 from panollava.metrics.report import Report
 
-CONTROLS = ("blank", "shuffled", "rolled", "untrained")
+CONTROLS = ("blank", "shuffled", "rolled", "untrained", "query_swap")
 COMPARED = ("resampler", "finetune")
 """Stages whose best checkpoints are evaluated; the first is the base."""
 LOG_BYTES = 4000

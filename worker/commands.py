@@ -8,6 +8,7 @@ from sqlmodel import Session
 from app.models import Attempt, Evaluation, Job, JobKind, Run, StageRun
 from panollava import rundir
 from panollava.config import EvaluateConfig, RunConfig
+from panollava.metrics.report import GROWING_FILE
 
 CONFIG_FILE = "job.json"
 
@@ -33,7 +34,10 @@ def _train(session: Session, job: Job, directory: Path) -> list[str]:
 def _evaluate(session: Session, job: Job, directory: Path) -> list[str]:
     config = EvaluateConfig.model_validate(session.get_one(Evaluation, job.evaluation_id).config)
     rundir.write_whole(directory / CONFIG_FILE, config.model_dump_json(indent=2))
-    return ["evaluate", "--config", str(directory / CONFIG_FILE), "--output-dir", str(directory)]
+    arguments = ["evaluate", "--config", str(directory / CONFIG_FILE), "--output-dir", str(directory)]
+    # Answers of the newest attempt that left some: it may have begun with those of the one before.
+    left = sorted(directory.parent.glob(f"*/{GROWING_FILE}"), key=lambda file: file.stat().st_mtime)
+    return [*arguments, "--resume", str(left[-1].parent)] if left else arguments
 
 
 ARGUMENTS: dict[JobKind, Callable[[Session, Job, Path], list[str]]] = {JobKind.train: _train, JobKind.evaluate: _evaluate}

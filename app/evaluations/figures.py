@@ -1,13 +1,29 @@
 """The figures of a comparison as the page's table has them: text, what is best, and where a forest plot draws its marks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from app.i18n import _
+from panollava.metrics.bootstrap import Interval
+from panollava.metrics.cider import FEW
 from panollava.metrics.compare import Comparison, Difference, Measure
 from panollava.metrics.report import Report
 
-CAPTIONS = {"cider": "CIDEr", "rouge_l": "ROUGE-L", "bleu_4": "BLEU-4", "bleu_3": "BLEU-3", "bleu_2": "BLEU-2", "bleu_1": "BLEU-1"}
+CAPTIONS = {
+    "cider": "CIDEr", "meteor_exact_stem": _("METEOR (exact, stem)"), "rouge_l": "ROUGE-L",
+    "bleu_4": "BLEU-4", "bleu_3": "BLEU-3", "bleu_2": "BLEU-2", "bleu_1": "BLEU-1",
+}  # fmt: skip
+TRAITS = {
+    "length_ratio": _("length to references"),
+    "distinct_2": _("distinct word pairs"),
+    "duplicate_rate": _("repeated answers"),
+    "blank_rate": _("blank answers"),
+    "truncated_rate": _("cut-off answers"),
+}
+FALLING = ("duplicate_rate", "blank_rate", "truncated_rate")
+"""Lower is better. Of the other traits neither end is good."""
+AGREEMENT = {"same": _("same answer"), "likeness": _("likeness of the answers")}
+SURE = 0.05
 MIDDLE, REACH = 52.0, 48.0
 """Of a forest plot 104 wide: where 0 is, and how far the longest interval of a row reaches."""
 
@@ -18,6 +34,8 @@ class Delta:
 
     text: str
     sure: bool
+    holds: bool
+    """It is sure even as one of all differences of the comparison, after Holm's correction."""
     interval: str
     at: float
     low: float
@@ -45,10 +63,19 @@ class Row:
     """Lower is better."""
 
 
-def caption_rows(comparison: Comparison, reports: Sequence[Report | None]) -> list[Row]:
-    """Caption scores, and the share of answers without a word."""
-    rows = [_row(label, [each.metrics[name] for each in comparison.evaluations]) for name, label in CAPTIONS.items()]
-    return [*rows, _blank_row(reports)] if all(reports) else rows
+def caption_rows(comparison: Comparison) -> list[Row]:
+    """Caption scores; CIDEr says so where the questions are too few for it."""
+    few = _("n {n}: too few to mean much").format(n=comparison.questions) if comparison.questions < FEW else ""
+    return [_row(label, [each.metrics[name] for each in comparison.evaluations], few if name == "cider" else "") for name, label in CAPTIONS.items()]
+
+
+def trait_rows(comparison: Comparison) -> list[Row]:
+    """What the answers are like, where every evaluation knows it."""
+    return [
+        _row(label, [each.traits[name] for each in comparison.evaluations], best=min if name in FALLING else None)
+        for name, label in TRAITS.items()
+        if all(name in each.traits for each in comparison.evaluations)
+    ]
 
 
 def grounding_rows(comparison: Comparison, chance: Mapping[str, float]) -> list[Row]:
@@ -58,35 +85,36 @@ def grounding_rows(comparison: Comparison, chance: Mapping[str, float]) -> list[
 
 
 def control_rows(reports: Sequence[Report | None]) -> list[Row]:
-    """What each evaluation scores without the right image: `blank: CIDEr`, `rolled: colour`. A dash where it was not asked."""
-    columns = [_controls(report) for report in reports]
+    """What each evaluation scores under its controls (`blank: CIDEr`), whether its answers stay what they were (`rolled: same answer`), and what
+    the right image is worth (`image − blank: CIDEr`). A dash where it was not asked."""
+    columns = [_controls(report) | _diagnosed(report) for report in reports]
     names = dict.fromkeys(name for column in columns for name in column)
-    return [Row(name, [Cell(column.get(name, "–")) for column in columns]) for name in names]
+    return [Row(name, [column.get(name, Cell("–")) for column in columns]) for name in names]
 
 
-def _row(name: str, measures: Sequence[Measure], note: str = "") -> Row:
-    best = max(each.value for each in measures)
+def diagnosis_rows(report: Report | str | None) -> list[Row]:
+    """What the controls of one evaluation say of the model, without what is scored under each; none where there are no figures."""
+    return [Row(name, [cell]) for name, cell in _diagnosed(report).items()] if isinstance(report, Report) else []
+
+
+def _row(name: str, measures: Sequence[Measure], note: str = "", best: Callable[[list[float]], float] | None = max) -> Row:
+    """`best` chooses among the values; None where neither end is good."""
+    chosen = best([each.value for each in measures]) if best else None
     ends = [abs(end) for each in measures if each.difference for end in (each.difference.interval.low, each.difference.interval.high)]
     reach = max([*ends, 1e-9])
-    return Row(name, [_cell(each, best, reach) for each in measures], note)
+    return Row(name, [_cell(each, chosen, reach) for each in measures], note, falling=best is min)
 
 
-def _cell(measure: Measure, best: float, reach: float) -> Cell:
-    spread = (measure.interval.high - measure.interval.low) / 2
+def _cell(measure: Measure, best: float | None, reach: float) -> Cell:
     delta = _delta(measure.difference, reach) if measure.difference else None
-    return Cell(_number(measure.value), _number(spread), measure.value == best, delta)
+    return Cell(_number(measure.value), _half(measure.interval), measure.value == best, delta)
 
 
 def _delta(difference: Difference, reach: float) -> Delta:
     value, low, high = difference.value, difference.interval.low, difference.interval.high
     at, start, end = (round(MIDDLE + REACH * max(-1.0, min(1.0, each / reach)), 2) for each in (value, low, high))
     interval = _("{low} to {high}").format(low=signed(low), high=signed(high))
-    return Delta(signed(value), not low <= 0 <= high, interval, at, start, end)
-
-
-def _blank_row(reports: Sequence[Report | None]) -> Row:
-    rates = [report.captions["image"].blank_rate for report in reports if report]
-    return Row(_("blank answers"), [Cell(_number(rate), best=rate == min(rates)) for rate in rates], falling=True)
+    return Delta(signed(value), not low <= 0 <= high, difference.p_holm < SURE, interval, at, start, end)
 
 
 def _note(name: str, n: int, chance: Mapping[str, float]) -> str:
@@ -95,16 +123,31 @@ def _note(name: str, n: int, chance: Mapping[str, float]) -> str:
     return _("n {n}, chance {chance}").format(n=f"{n:,}", chance=_number(chance[name]))
 
 
-def _controls(report: Report | None) -> dict[str, str]:
+def _controls(report: Report | None) -> dict[str, Cell]:
     found = {}
     for condition, scores in report.captions.items() if report else ():
         if condition == "image" or report is None:
             continue
-        found[f"{condition}: CIDEr"] = _number(scores.cider)
+        found[f"{condition}: CIDEr"] = Cell(_number(scores.cider))
         for figure, score in report.grounding.get(condition, {}).items():
             if score.accuracy is not None:
-                found[f"{condition}: {figure}"] = _number(score.accuracy)
+                found[f"{condition}: {figure}"] = Cell(_number(score.accuracy))
     return found
+
+
+def _diagnosed(report: Report | None) -> dict[str, Cell]:
+    found = {}
+    for condition, diagnosis in report.diagnoses.items() if report else ():
+        for name, each in diagnosis.agreement.items():
+            what, *part = name.split(", ")
+            found[": ".join([condition, ", ".join([AGREEMENT[what], *part])])] = Cell(_number(each.value), _half(each.interval))
+        for name, each in diagnosis.headlines.items():
+            found[f"image − {condition}: {CAPTIONS.get(name) or _spoken(name)}"] = Cell(signed(each.value), _half(each.interval))
+    return found
+
+
+def _half(interval: Interval) -> str:
+    return _number((interval.high - interval.low) / 2)
 
 
 def _spoken(name: str) -> str:

@@ -35,6 +35,7 @@ CONTROLS = {
     "shuffled": _("another panorama"),
     "rolled": _("turned by 90 degrees"),
     "untrained": _("an untrained resampler"),
+    "query_swap": _("another question about the same image"),
 }
 assert CONTROLS.keys() == set(get_args(Control))
 OFFERED = 200

@@ -22,13 +22,14 @@ from app.models import ENDED, Evaluation, JobStatus
 from app.pages import FrameDep, redirect
 from app.settings import Settings
 from panollava.errors import BadInput
+from panollava.metrics.cider import FEW
 from panollava.metrics.report import Report
 
 router = APIRouter(prefix="/evals", include_in_schema=False, dependencies=[READ])
 
 QUICK = 1000
 """Answers whose comparison takes a fraction of a second; a larger one comes after the page."""
-MEASURES = (*figures.CAPTIONS, "blank_rate", "mean_length")
+MEASURES = figures.CAPTIONS | {"mean_length": _("words per answer")} | figures.TRAITS
 
 
 @router.get("")
@@ -63,7 +64,10 @@ def create_evaluation(
 @router.get("/{evaluation_id:int}")
 def show_evaluation(evaluation: EvaluationDep, frame: FrameDep, part: Literal["now"] | None = None) -> Response:
     shown = schemas.describe(frame.session, [evaluation])[0]
-    context: dict[str, Any] = {"evaluation": shown, "report": _report(evaluation), "measures": MEASURES, "ended": ENDED}
+    report = _report(evaluation)
+    context: dict[str, Any] = {
+        "evaluation": shown, "report": report, "diagnosed": figures.diagnosis_rows(report), "measures": MEASURES, "few": FEW, "ended": ENDED,
+    }  # fmt: skip
     if part:
         return frame.render("evals/_now.html", **context)
     return frame.render("evals/show.html", others=_others(frame.session, [evaluation.id]), **context)
@@ -115,7 +119,8 @@ def _metrics(compared: Compared, arms: Sequence[Arm]) -> dict[str, Any]:
     base = reports[compared.base]
     return {
         "comparison": comparison,
-        "captions": figures.caption_rows(comparison, reports),
+        "captions": figures.caption_rows(comparison),
+        "traits": figures.trait_rows(comparison),
         "grounding": figures.grounding_rows(comparison, base.chance if base else {}),
         "controls": figures.control_rows(reports),
     }

@@ -19,9 +19,6 @@ from panollava.metrics.captions import Prediction
 from panollava.metrics.compare import TIE, Comparison
 from panollava.metrics.grounding import Figures, Marks
 
-RESAMPLES = 10_000
-"""Draws behind the intervals of pages and API; one to four seconds for three evaluations of 2,200 questions, so it is done once."""
-
 # E evaluations, G questions
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.intp]
@@ -111,7 +108,7 @@ class Compared:
 
     def _compare(self) -> Comparison:
         answers = [(label, sheet(path).answers) for label, path in self.evaluations]
-        return compare.compare(answers, self.base, self.figures, resamples=RESAMPLES)
+        return compare.compare(answers, self.base, self.figures)
 
     def _lay_out(self) -> Board:
         sheets = [sheet(path) for _, path in self.evaluations]

@@ -23,7 +23,7 @@ from panollava.data.table import read_table
 from panollava.errors import BadInput
 from panollava.metrics.captions import Condition, Prediction
 from panollava.metrics.compare import Comparison
-from panollava.metrics.report import Report, Scores
+from panollava.metrics.report import Report
 from panollava.stages import Stage
 
 PREDICTIONS, METRICS = "predictions.jsonl", "metrics.json"
@@ -62,7 +62,7 @@ def _resolve(config: EvaluateConfig, settings: Settings) -> EvaluateConfig:
     named = {field: getattr(config, field) for field in ("checkpoint", "csv", "image_root")}
     paths = {field: str(allowed(settings, field, value)) for field, value in named.items() if value}
     check_remote(settings, config.allow_remote)
-    config = config.model_copy(update=paths | {"output_dir": None} | shared_cache(settings))
+    config = config.model_copy(update=paths | {"output_dir": None, "resume": None} | shared_cache(settings))
     if rundir.read_note(Path(config.checkpoint)).stage == Stage.vision:
         raise Invalid(
             _("checkpoint: {path} is of stage vision, which learns no answers; evaluate one of stage resampler or finetune.").format(
@@ -149,8 +149,7 @@ def compare(session: Session, ids: Sequence[int], base: int | None = None) -> Co
     if base is not None and base not in ids:
         raise Invalid(_("base: evaluation {id} is not among those compared.").format(id=base))
     comparison = side_by_side(compared, 0 if base is None else ids.index(base)).comparison()
-    sides = [side.model_copy(update={"controls": _controls(each)}) for side, each in zip(comparison.evaluations, compared, strict=True)]
-    return comparison.model_copy(update={"evaluations": sides})
+    return comparison.with_controls([report_of(each) for each in compared])
 
 
 def side_by_side(evaluations: Sequence[Evaluation], base: int) -> Compared:
@@ -163,13 +162,6 @@ def side_by_side(evaluations: Sequence[Evaluation], base: int) -> Compared:
 def report_of(evaluation: Evaluation) -> Report | None:
     """Its figures; None until it has succeeded. Raises BadInput for figures that are none of ours."""
     return None if evaluation.metrics is None else validated(Report, evaluation.metrics)
-
-
-def _controls(evaluation: Evaluation) -> Scores:
-    """What was scored when the evaluation ended, under everything but the image itself."""
-    report = report_of(evaluation) or Report(captions={}, grounding={})
-    captions, grounding = ({name: each for name, each in scores.items() if name != "image"} for scores in (report.captions, report.grounding))
-    return Scores.model_validate({"captions": captions, "grounding": grounding})
 
 
 def predictions_path(evaluation: Evaluation) -> Path:

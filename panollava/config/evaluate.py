@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Control = Literal["blank", "shuffled", "rolled", "untrained"]
+Control = Literal["blank", "shuffled", "rolled", "untrained", "query_swap"]
 
 
 class EvaluateConfig(BaseModel):
@@ -16,10 +16,11 @@ class EvaluateConfig(BaseModel):
     csv: str = Field(description="Questions: CSV with url, query, annotation; rows of one (url, query) are references of one question.")
     image_root: str | None = Field(None, description="Where relative image paths start, before the CSV's own directory.")
     max_new_tokens: int = Field(64, ge=1, description="Longest answer, in tokens.")
-    batch_size: int = Field(32, ge=1, description="Questions answered at once.")
+    batch_size: int = Field(32, ge=1, description="Questions answered at once; halved, and said so, where they do not fit into memory.")
     limit: int | None = Field(None, ge=1, description="Only the first so many panoramas.")
     controls: tuple[Control, ...] = Field(
-        (), description="Also ask with a grey image, another panorama's, one rolled by 90 degrees, or an untrained resampler."
+        (),
+        description="Also ask with a grey image, another panorama's, one rolled by 90 degrees, an untrained resampler, or another question.",
     )
     seed: int = Field(0, ge=0, description="Seed of the untrained resampler.")
     allow_remote: bool = Field(False, description="Download images whose url starts with http:// or https://, once each, into the cache directory.")
@@ -28,4 +29,7 @@ class EvaluateConfig(BaseModel):
     )
     cache_dir: str | None = Field(None, description="Where the cache lies, shared by all runs. Default ~/.cache/panollava.")
     cache_gb: float = Field(50.0, gt=0, description="Largest size of the cache; what was used longest ago is removed first.")
+    resume: str | None = Field(
+        None, description="Directory of an interrupted evaluation with the same settings, whose answers are kept; output_dir's own are kept anyway."
+    )
     output_dir: str | None = Field(None, description="Where predictions.jsonl and metrics.json go; beside the checkpoint if not set.")

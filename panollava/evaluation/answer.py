@@ -22,6 +22,14 @@ from panollava.views import Cutter
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What was said, and whether it was cut at the most tokens there may be."""
+
+    text: str
+    truncated: bool
+
+
+@dataclass(frozen=True)
 class Answerer:
     """A model with its prompts and its way of cutting panoramas."""
 
@@ -41,13 +49,22 @@ class Answerer:
         return self.model.image_tokens(views.to(self.device))
 
     def answer(self, image_tokens: Tensor, queries: Sequence[str], max_new_tokens: int) -> list[str]:
+        """The texts of `answers`."""
+        return [each.text for each in self.answers(image_tokens, queries, max_new_tokens)]
+
+    def answers(self, image_tokens: Tensor, queries: Sequence[str], max_new_tokens: int) -> list[Answer]:
         """Greedy answers to one question per row of image tokens [B, N, L]. The batch changes no answer: prompts are padded on the left."""
         ids, mask, _ = self.prompter.collate([self.prompter.question(query) for query in queries])
         with torch.inference_mode():
             new = self.model.generate(
                 image_tokens, ids.to(self.device), mask.to(self.device), max_new_tokens=max_new_tokens, stop=self.prompter.stop, pad=self.prompter.pad
             )
-        return self.prompter.decode(new)
+        ended = torch.isin(new, torch.tensor(self.prompter.stop, device=new.device)).any(dim=1).tolist()  # [B, <= max_new_tokens]
+        return [Answer(text, not end) for text, end in zip(self.prompter.decode(new), ended, strict=True)]
+
+    def prompt_length(self, query: str) -> int:
+        """Tokens of a question, image tokens included."""
+        return len(self.prompter.question(query).ids)
 
 
 def load(checkpoint: Path, *, untrained_seed: int | None = None) -> Answerer:

@@ -8,6 +8,7 @@ from panollava.data.index import Index
 from panollava.data.table import normalised
 from panollava.errors import BadInput
 from panollava.metrics.captions import Condition, Prediction
+from panollava.metrics.directions import TURN
 from panollava.metrics.grounding import Figures, Grounding, chance, read_grounding, read_truth, turn
 
 GROUNDING = "grounding.json"
@@ -21,14 +22,21 @@ class Question:
     url: str
     query: str
     references: tuple[str, ...]
+    asked: str | None = None
+    """The words it is asked in under a control that changes them."""
     kind: str | None = None
     template: str | None = None
     expect: dict[str, str] | None = None
     seam: bool | None = None
 
-    def answered(self, text: str, condition: Condition) -> Prediction:
+    @property
+    def words(self) -> str:
+        return self.query if self.asked is None else self.asked
+
+    def answered(self, text: str, condition: Condition, truncated: bool | None = None) -> Prediction:
         return Prediction(
-            url=self.url, query=self.query, references=list(self.references), prediction=text, condition=condition,
+            url=self.url, query=self.query, references=list(self.references), prediction=text, condition=condition, asked=self.asked,
+            truncated=truncated,
             kind=self.kind, template=self.template, expect=self.expect, seam=self.seam,
         )  # fmt: skip
 
@@ -64,6 +72,12 @@ def grounding_of(csv: Path) -> Grounding | None:
     return read_grounding(path) if path.exists() and truth_path(csv).exists() else None
 
 
+def direction_words(csv: Path) -> Sequence[str]:
+    """The phrases that turn with a panorama: the dataset's own, or plain English."""
+    grounding = grounding_of(csv)
+    return grounding.turn if grounding else TURN
+
+
 def chance_level(train: Path, test: Path, figures: Figures) -> dict[str, float]:
     """What the best constant answers of the training split score on the test split; empty where either has no ground truth."""
     learned, asked = truth_path(train), truth_path(test)
@@ -89,9 +103,31 @@ def turned(questions: Sequence[Question], phrases: Sequence[str]) -> list[Questi
     return [
         replace(
             question,
-            query=turn(question.query, phrases),
+            asked=turn(question.query, phrases),
             references=tuple(turn(reference, phrases) for reference in question.references),
             expect=None if question.expect is None else {figure: turn(word, phrases) for figure, word in question.expect.items()},
         )
         for question in questions
     ]
+
+
+def swapped(questions: Sequence[Question]) -> list[Question]:
+    """Each question in the words of another one of its panorama that has another answer; where there is none, in the table's next other words.
+
+    Raises BadInput for a table that asks all its questions in the same words.
+    """
+    of_image: dict[int, list[Question]] = {}
+    for question in questions:
+        of_image.setdefault(question.image, []).append(question)
+    words = list(dict.fromkeys(question.query for question in questions))
+    if len(words) < 2:
+        raise BadInput(f"controls: query_swap asks in the words of another question, and this table has only {words[0]!r}.")
+    following = dict(zip(words, [*words[1:], words[0]], strict=True))
+    return [replace(question, asked=_other(question, of_image[question.image]) or following[question.query]) for question in questions]
+
+
+def _other(question: Question, beside: Sequence[Question]) -> str | None:
+    """The query of the next question about the panorama, once around, whose answer is not this one's."""
+    start = beside.index(question)
+    around = (*beside[start + 1 :], *beside[:start])
+    return next((each.query for each in around if (each.expect, set(each.references)) != (question.expect, set(question.references))), None)

@@ -1,4 +1,4 @@
-"""Predictions as they lie in `predictions.jsonl`, and their caption scores: BLEU, ROUGE-L, CIDEr-D, grouped by (url, query).
+"""Predictions as they lie in `predictions.jsonl`, and their caption scores: BLEU, ROUGE-L, CIDEr-D, METEOR, grouped by (url, query).
 
 An empty prediction counts and lowers the score. Scores of single questions are kept, so that a resampling need not read a word again.
 """
@@ -15,15 +15,19 @@ from pydantic import BaseModel, ConfigDict, Field
 from panollava.config import Control
 from panollava.errors import BadInput
 from panollava.metrics.bleu import bleu, counts
+from panollava.metrics.bootstrap import Interval
 from panollava.metrics.cider import cider
+from panollava.metrics.meteor import meteor
 from panollava.metrics.ngrams import Floats, grams, sentences
+from panollava.metrics.ratios import Ratios
 from panollava.metrics.records import read_lines
 from panollava.metrics.rouge import rouge_l
 from panollava.metrics.tokens import tokenize
+from panollava.metrics.traits import traits
 
 Condition = Literal["image", Control]
 CONDITIONS: tuple[Condition, ...] = ("image", *get_args(Control))
-METRICS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider")
+METRICS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider", "meteor_exact_stem")
 
 
 class Prediction(BaseModel):
@@ -36,6 +40,8 @@ class Prediction(BaseModel):
     references: list[str] = Field(min_length=1)
     prediction: str = Field(description="The decoded answer; may be empty.")
     condition: Condition = Field("image", description="What the model was shown: the image, or one of the controls.")
+    asked: str | None = Field(None, description="The words it was asked in, where the control changes them.")
+    truncated: bool | None = Field(None, description="Whether the answer was cut at max_new_tokens; None where nobody noted it.")
     kind: str | None = Field(None, description="Kind of question, where the dataset tells.")
     template: str | None = Field(None, description="Wording of the question, where the dataset tells.")
     expect: dict[str, str] | None = Field(None, description="Figure -> word that a right answer names; None where there is no ground truth.")
@@ -53,10 +59,18 @@ class CaptionScores(BaseModel):
     bleu_4: float
     rouge_l: float
     cider: float
+    meteor_exact_stem: float | None = Field(
+        None, description="METEOR of exact words and stems. None in a report from before it was measured, as below."
+    )
     groups: int = Field(description="Questions: distinct (url, query).")
     references: int = Field(description="References of all questions.")
     mean_length: float = Field(description="Words per prediction.")
     blank_rate: float = Field(description="Share of predictions without a word.")
+    length_ratio: float | None = Field(None, description="Words of the predictions to words of the references nearest in length.")
+    distinct_2: float | None = Field(None, description="Distinct pairs of neighbouring words among all pairs of the predictions.")
+    duplicate_rate: float | None = Field(None, description="Share of predictions that only repeat another one, word for word.")
+    truncated_rate: float | None = Field(None, description="Share of predictions cut at max_new_tokens.")
+    intervals: dict[str, Interval] = Field({}, description="Score -> its 95 % interval over questions drawn again.")
 
 
 # G groups (questions), b draws of a resampling
@@ -67,13 +81,15 @@ class Samples:
     bleu: Floats  # [G, bleu.COUNTS]
     rouge_l: Floats  # [G]
     cider: Floats  # [G]
+    meteor: Floats  # [G]
     words: Floats  # [G] in the prediction
     references: int
+    traits: Ratios
 
     def metrics(self, weights: Floats) -> Floats:
-        """METRICS of samples in which each question counts so many times. [b, G] -> [b, 6]"""
+        """METRICS of samples in which each question counts so many times. [b, G] -> [b, 7]"""
         size = weights.sum(axis=1, keepdims=True)
-        means = weights @ np.stack([self.rouge_l, self.cider], axis=1) / size
+        means = weights @ np.stack([self.rouge_l, self.cider, self.meteor], axis=1) / size
         return np.concatenate([bleu(weights @ self.bleu), means], axis=1)
 
 
@@ -101,12 +117,15 @@ def samples(predictions: Sequence[Prediction]) -> Samples:
     wanted = [[tokenize(reference) for reference in each.references] for each in predictions]
     text = sentences(said, wanted)
     orders = list(grams(text))
+    counted = counts(text, orders)
     return Samples(
-        bleu=counts(text, orders),
+        bleu=counted,
         rouge_l=np.array([rouge_l(words, references) for words, references in zip(said, wanted, strict=True)]),
         cider=cider(text, orders),
+        meteor=np.array([meteor(words, references) for words, references in zip(said, wanted, strict=True)]),
         words=text.lengths[: text.groups].astype(np.float64),
         references=int(text.references.sum()),
+        traits=traits(said, text, orders[1], counted[:, 1], [each.truncated for each in predictions]),
     )
 
 
@@ -117,14 +136,10 @@ def score(predictions: Sequence[Prediction]) -> CaptionScores:
 
 def summary(each: Samples) -> CaptionScores:
     groups = len(each.words)
-    values = each.metrics(np.ones((1, groups)))[0].tolist()
-    return CaptionScores(
-        **dict(zip(METRICS, values, strict=True)),
-        groups=groups,
-        references=each.references,
-        mean_length=float(each.words.mean()),
-        blank_rate=float((each.words == 0).mean()),
-    )
+    everything = np.ones((1, groups))
+    values = dict(zip(METRICS, each.metrics(everything)[0].tolist(), strict=True))
+    traits = dict(zip(each.traits.names, each.traits(everything)[0].tolist(), strict=True))
+    return CaptionScores(**values, **traits, groups=groups, references=each.references, mean_length=float(each.words.mean()))
 
 
 def check_distinct(predictions: Iterable[Prediction]) -> None:

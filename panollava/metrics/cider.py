@@ -12,6 +12,8 @@ from panollava.metrics.ngrams import HIGHEST, Floats, Grams, Sentences
 
 SIGMA = 6.0
 SCALE = 10.0
+FEW = 100
+"""Below so many groups a report says of CIDEr that it means little."""
 
 
 def cider(text: Sentences, orders: Iterable[Grams]) -> Floats:

@@ -1,10 +1,9 @@
 """Evaluations side by side on the same questions: scores, how sure their differences are, and who wins question by question.
 
-Only answers to the image itself are compared; the controls (blank, shuffled, rolled, untrained) are reported beside them.
+Only answers to the image itself are compared; what the controls say is reported beside them.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,14 +11,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from panollava.errors import BadInput
-from panollava.metrics import captions, grounding
-from panollava.metrics.bootstrap import RESAMPLES, Interval, intervals, paired
-from panollava.metrics.captions import METRICS, Prediction, Samples, read_predictions
-from panollava.metrics.grounding import Figures, Marks
-from panollava.metrics.ngrams import Bools, Floats
-from panollava.metrics.report import PREDICTIONS_FILE, Scores, read_report, scores
+from panollava.metrics import captions
+from panollava.metrics.bootstrap import RESAMPLES, Interval, holm, p_values, spans
+from panollava.metrics.captions import METRICS, Prediction, read_predictions
+from panollava.metrics.grounding import Figures
+from panollava.metrics.panel import Drawn, Panel, drawn, panel
+from panollava.metrics.report import PREDICTIONS_FILE, Scores, read_report
 
-SEAM, ELSEWHERE = "seam", "elsewhere"
 TIE = 1e-9
 """CIDEr values this close differ by rounding only."""
 
@@ -33,6 +31,8 @@ class Difference(_Result):
 
     value: float
     interval: Interval
+    p: float = Field(description="Two-sided, by the same draws: below 0.05 where the interval leaves 0 out.")
+    p_holm: float = Field(description="After Holm's correction for all differences of the comparison: below 0.05 even as one of many.")
 
 
 class Measure(_Result):
@@ -58,9 +58,10 @@ class Compared(_Result):
 
     label: str
     metrics: dict[str, Measure]
+    traits: dict[str, Measure] = Field(description="What the answers are like: length_ratio, distinct_2, duplicate_rate, blank_rate, truncated_rate.")
     grounding: dict[str, Measure] = Field(description="Figure, and 'figure, seam' and 'figure, elsewhere' -> accuracy. Empty without ground truth.")
     duel: Duel | None = Field(description="Against the base; None for the base itself.")
-    controls: Scores = Field(description="Scores under the control conditions, where the evaluation asked them.")
+    controls: Scores = Field(Scores(captions={}, grounding={}), description="Scores under the controls, where the evaluation asked them.")
 
 
 class Comparison(_Result):
@@ -71,24 +72,12 @@ class Comparison(_Result):
     resamples: int
     evaluations: list[Compared]
 
-
-# G questions, b draws, F figures and their halves on and off the seam
-@dataclass(frozen=True)
-class _Side:
-    """One evaluation's answers to the image, in the base's order of questions."""
-
-    label: str
-    samples: Samples
-    names: list[str]  # F
-    asked: Floats  # [G, F] 0 or 1
-    right: Floats  # [G, F] 0 or 1
-    controls: Scores
-
-    def statistic(self, weights: Floats) -> Floats:
-        """METRICS, then the figures' accuracies. [b, G] -> [b, 6 + F]"""
-        right, asked = weights @ self.right, weights @ self.asked
-        accuracy = np.divide(right, asked, out=np.full_like(right, np.nan), where=asked > 0)
-        return np.concatenate([self.samples.metrics(weights), accuracy], axis=1)
+    def with_controls(self, reports: Sequence[Scores | None]) -> "Comparison":
+        """The same, with what the report of each evaluation says of its controls."""
+        sides = [
+            side.model_copy(update={"controls": report.controls}) if report else side for side, report in zip(self.evaluations, reports, strict=True)
+        ]
+        return self.model_copy(update={"evaluations": sides})
 
 
 def compare(
@@ -108,13 +97,14 @@ def compare(
     if not 0 <= base < len(evaluations):
         raise BadInput(f"base is {base}, but the evaluations are numbered 0 to {len(evaluations) - 1}.")
     answers = aligned(evaluations, base)
-    sides = [_side(label, theirs, predictions, figures or {}) for (label, predictions), theirs in zip(evaluations, answers, strict=True)]
-    return Comparison(
-        base=base,
-        questions=len(answers[base]),
-        resamples=resamples,
-        evaluations=[_compared(side, sides[base], resamples, seed) for side in sides],
-    )
+    sides = [drawn(panel(theirs, figures), resamples, seed) for theirs in answers]
+    names = [name for name in sides[base].panel.names if all(name in side.panel.names for side in sides)]
+    differences = _differences(sides, base, names)
+    compared = [
+        _compared(label, side, each, None if number == base else _duel(side.panel, sides[base].panel))
+        for number, ((label, _), side, each) in enumerate(zip(evaluations, sides, differences, strict=True))
+    ]
+    return Comparison(base=base, questions=len(answers[base]), resamples=resamples, evaluations=compared)
 
 
 def aligned(evaluations: Sequence[tuple[str, Sequence[Prediction]]], base: int = 0) -> list[list[Prediction]]:
@@ -129,10 +119,12 @@ def aligned(evaluations: Sequence[tuple[str, Sequence[Prediction]]], base: int =
 
 
 def compare_directories(directories: Sequence[Path], base: int = 0) -> Comparison:
-    """Compare what `evaluate` wrote, labelled by directory. Grounding is judged by the vocabulary in the base's report. Raises BadInput."""
+    """Compare what `evaluate` wrote, labelled by directory, with what each report says of its controls. Grounding is judged by the vocabulary
+    in the base's report. Raises BadInput."""
     evaluations = [(str(directory), read_predictions(directory / PREDICTIONS_FILE)) for directory in directories]
-    figures = read_report(directories[base]).figures if base in range(len(directories)) else None
-    return compare(evaluations, base, figures)
+    reports = [read_report(directory) for directory in directories]
+    figures = reports[base].figures if base in range(len(directories)) else None
+    return compare(evaluations, base, figures).with_controls(reports)
 
 
 _Question = tuple[str, str]
@@ -160,60 +152,35 @@ def _truth(each: Prediction) -> object:
     return sorted(each.references), each.kind, each.expect, each.seam
 
 
-def _side(label: str, answers: Sequence[Prediction], predictions: Iterable[Prediction], figures: Figures) -> _Side:
-    halves = _halves(grounding.marks(answers, figures)) if figures else {}
-    empty = np.zeros((len(answers), 0))
-    return _Side(
-        label=label,
-        samples=captions.samples(answers),
-        names=list(halves),
-        asked=np.column_stack([empty, *(asked for asked, _ in halves.values())]),
-        right=np.column_stack([empty, *(right for _, right in halves.values())]),
-        controls=scores([each for each in predictions if each.condition != "image"], figures),
-    )
-
-
-def _halves(marks: Marks) -> dict[str, tuple[Bools, Bools]]:
-    """Each figure that is asked for, and where some of its objects lie on the seam and some do not, also both halves -> (asked [G], right [G])."""
-    halves = {}
-    for column, figure in enumerate(marks.figures):
-        asked, right = marks.asked[:, column], marks.right[:, column]
-        seam, elsewhere = asked & marks.seam, asked & ~marks.seam
-        if asked.any():
-            halves[figure] = asked, right
-        if seam.any() and elsewhere.any():
-            halves |= {f"{figure}, {SEAM}": (seam, right & seam), f"{figure}, {ELSEWHERE}": (elsewhere, right & elsewhere)}
-    return halves
-
-
-def _compared(side: _Side, base: _Side, resamples: int, seed: int) -> Compared:
-    questions = len(side.samples.cider)
-    everything = np.ones((1, questions))
-    values = side.statistic(everything)[0]
-    differences = values - base.statistic(everything)[0]
-    own = intervals(side.statistic, questions, resamples=resamples, seed=seed)
-    ours_minus_base = paired(side.statistic, base.statistic, questions, resamples=resamples, seed=seed)
-    asked = [questions] * len(METRICS) + side.asked.sum(axis=0).astype(int).tolist()
-    measures = [
-        Measure(value=value, n=n, interval=interval, difference=None if side is base else Difference(value=difference, interval=sure))
-        for value, n, interval, difference, sure in zip(values.tolist(), asked, own, differences.tolist(), ours_minus_base, strict=True)
+def _differences(sides: Sequence[Drawn], base: int, names: Sequence[str]) -> list[dict[str, Difference]]:
+    """Of every side to the base, by figure; none for the base itself. All of them together are the family of Holm's correction."""
+    pairs = [side.minus(sides[base], names) for side in sides]
+    p = np.stack([p_values(drawn) for _, drawn in pairs])  # [E, K]
+    others = [number for number in range(len(sides)) if number != base]
+    p_holm = np.ones_like(p)
+    p_holm[others] = holm(p[others].ravel()).reshape(len(others), -1)
+    return [
+        {} if number == base else _named(names, values.tolist(), spans(drawn), p[number].tolist(), p_holm[number].tolist())
+        for number, (values, drawn) in enumerate(pairs)
     ]
-    named = dict(zip([*METRICS, *side.names], measures, strict=True))
-    return Compared(
-        label=side.label,
-        metrics={name: named.pop(name) for name in METRICS},
-        grounding=named,
-        duel=None if side is base else _duel(side, base),
-        controls=side.controls,
-    )
 
 
-def _duel(side: _Side, base: _Side) -> Duel:
-    grounded = side.asked.any(axis=1)
-    if grounded.any():
-        ours, theirs = ((each.right == each.asked).all(axis=1)[grounded].astype(np.float64) for each in (side, base))
-    else:
-        ours, theirs = side.samples.cider, base.samples.cider
-    ahead = ours - theirs
+def _named(names: Sequence[str], values: list[float], intervals: list[Interval], p: list[float], p_holm: list[float]) -> dict[str, Difference]:
+    columns = zip(names, values, intervals, p, p_holm, strict=True)
+    return {name: Difference(value=value, interval=interval, p=one, p_holm=many) for name, value, interval, one, many in columns}
+
+
+def _compared(label: str, side: Drawn, differences: Mapping[str, Difference], duel: Duel | None) -> Compared:
+    columns = zip(side.panel.names, side.panel.values.tolist(), side.panel.counts, side.intervals.values(), strict=True)
+    measures = {name: Measure(value=value, n=n, interval=interval, difference=differences.get(name)) for name, value, n, interval in columns}
+    groups = METRICS, side.panel.traits, side.panel.grounding.names
+    metrics, traits, grounded = ({name: measures[name] for name in names} for names in groups)
+    return Compared(label=label, metrics=metrics, traits=traits, grounding=grounded, duel=duel)
+
+
+def _duel(side: Panel, base: Panel) -> Duel:
+    """Where there is ground truth the answer with every figure right wins; where there is none, the higher CIDEr."""
+    grounded = ~np.isnan(side.all_right)
+    ahead = (side.all_right - base.all_right)[grounded] if grounded.any() else side.samples.cider - base.samples.cider
     win, loss = int((ahead > TIE).sum()), int((ahead < -TIE).sum())
     return Duel(by="grounding" if grounded.any() else "cider", win=win, tie=len(ahead) - win - loss, loss=loss)

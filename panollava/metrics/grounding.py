@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from panollava.errors import BadInput
+from panollava.metrics.bootstrap import Interval
 from panollava.metrics.captions import Prediction
 from panollava.metrics.ngrams import Bools
 from panollava.metrics.records import read_lines, read_whole
@@ -80,6 +81,9 @@ class FigureScore(BaseModel):
     seam_accuracy: float | None
     elsewhere_n: int
     elsewhere_accuracy: float | None
+    interval: Interval | None = Field(None, description="Of the accuracy, 95 %, over questions drawn again.")
+    seam_interval: Interval | None = Field(None, description="Of the two accuracies, where there are both.")
+    elsewhere_interval: Interval | None = None
 
 
 def read_grounding(path: Path) -> Grounding:
@@ -102,9 +106,9 @@ def found(text: str, phrases: Sequence[str]) -> set[str]:
 
 
 def turn(text: str, phrases: Sequence[str]) -> str:
-    """The text after a quarter turn clockwise: each of `phrases` becomes the one after it, all at once."""
+    """The text after a quarter turn clockwise: each of `phrases`, four a round, becomes the next of its round, all at once."""
     pattern, longest_first = _pattern(tuple(phrases))
-    following = dict(zip(phrases, [*phrases[1:], *phrases[:1]], strict=True))
+    following = {phrase: phrases[place - place % 4 + (place + 1) % 4] for place, phrase in enumerate(phrases)}
     return pattern.sub(lambda match: following[longest_first[(match.lastindex or 0) - 1]], text)
 
 

@@ -10,9 +10,11 @@ from panollava.errors import BadInput
 Record = TypeVar("Record", bound=BaseModel)
 
 
-def read_lines(path: Path, record: type[Record]) -> list[Record]:
-    """Every line as a record; blank lines are skipped. Raises BadInput."""
-    return [_parse(line, record, f"{path}: line {number}") for number, line in enumerate(_read(path).splitlines(), start=1) if line.strip()]
+def read_lines(path: Path, record: type[Record], *, growing: bool = False) -> list[Record]:
+    """Every line as a record; blank lines are skipped, and the last one of a file that is still growing if it has no end yet. Raises BadInput."""
+    text = _read(path)
+    whole = text[: text.rfind(b"\n") + 1] if growing else text
+    return [_parse(line, record, f"{path}: line {number}") for number, line in enumerate(whole.splitlines(), start=1) if line.strip()]
 
 
 def read_whole(path: Path, record: type[Record]) -> Record:

@@ -92,7 +92,7 @@ def test_an_empty_answer_counts_and_lowers_every_score() -> None:
 def test_an_answer_of_punctuation_is_as_empty_as_none_and_nothing_at_all_scores_zero() -> None:
     scores = score(answers(("", ["a room"]), (" ... !", ["a door"])))
     assert scores.blank_rate == 1
-    assert [getattr(scores, metric) for metric in METRICS] == [0] * 6
+    assert [getattr(scores, metric) for metric in METRICS] == [0] * 7
 
 
 def test_an_empty_answer_to_an_empty_reference_is_not_right() -> None:
@@ -120,7 +120,7 @@ def test_a_question_drawn_twice_weighs_as_two_questions() -> None:
         verbose=0,
     )[0]
     assert twice[:4] == pytest.approx(bleu)
-    assert twice[4:] == pytest.approx([each.rouge_l[[0, 0, 1]].mean(), each.cider[[0, 0, 1]].mean()])
+    assert twice[4:] == pytest.approx([each.rouge_l[[0, 0, 1]].mean(), each.cider[[0, 0, 1]].mean(), each.meteor[[0, 0, 1]].mean()])
 
 
 def test_a_question_answered_twice_is_refused_by_name() -> None:
@@ -213,8 +213,10 @@ def test_words_are_those_of_the_ptb_tokenizer(tmp_path: Path) -> None:
 
 def test_scores_need_neither_java_nor_torch() -> None:
     code = (
-        "import sys; from panollava.metrics.captions import Prediction, score; import panollava.metrics.table, panollava.metrics.gates;"
-        "score([Prediction(url='a', query='b', references=['a room'], prediction='room')]);"
+        "import sys; from panollava.metrics.captions import Prediction; from panollava.metrics.report import report;"
+        "import panollava.metrics.table, panollava.metrics.gates;"
+        "scores = report([Prediction(url='a', query='b', references=['a room'], prediction='room')]).captions['image'];"
+        "assert scores.meteor_exact_stem > 0 and scores.rouge_l > 0;"
         "sys.exit('torch' in sys.modules)"
     )
     environment = {**os.environ, "PATH": ""}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from panollava.errors import BadInput
-from panollava.metrics.bootstrap import Statistic, intervals, paired
+from panollava.metrics.bootstrap import Statistic, draws, holm, intervals, p_values, spans
 from panollava.metrics.captions import METRICS, Condition, Prediction, score
 from panollava.metrics.compare import Comparison, compare, compare_directories
 from panollava.metrics.gates import BLIND, FIGURES, Gate, Grounded, demo_gates
@@ -48,7 +48,8 @@ def test_a_paired_difference_is_surer_than_either_score() -> None:
     random = np.random.default_rng(0)
     base = random.normal(size=200)
     ours = base + 0.1 + random.normal(scale=0.01, size=200)
-    (own,), (difference,) = intervals(mean_of(ours), 200), paired(mean_of(ours), mean_of(base), 200)
+    (own,) = intervals(mean_of(ours), 200)
+    (difference,) = spans(draws(mean_of(ours), 200) - draws(mean_of(base), 200))
     assert own.low < 0.1 < own.high
     assert 0.09 < difference.low < difference.high < 0.11
 
@@ -59,6 +60,47 @@ def test_a_draw_with_nothing_to_measure_is_left_out() -> None:
 
     (interval,) = intervals(only_the_first, 5)
     assert (interval.low, interval.high) == (0.5, 0.5)
+
+
+def test_a_difference_is_sure_by_its_p_value_when_its_interval_leaves_0_out() -> None:
+    sure, unsure = (np.random.default_rng(0).normal(mean, 1, size=(9999, 1)) for mean in (2.5, 1.5))
+    for drawn in (sure, unsure):
+        (interval,) = spans(drawn)
+        assert (p_values(drawn)[0] < 0.05) == (not interval.low <= 0 <= interval.high)
+    assert p_values(np.ones((9999, 1)))[0] == 2 / 10_000
+    assert p_values(np.zeros((9999, 1)))[0] == 1
+
+
+def test_holm_makes_each_p_value_answer_for_all_of_them() -> None:
+    # The example of R's p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm")
+    assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm(np.array([0.9, 0.9])) == pytest.approx([1, 1])
+
+
+def test_one_small_difference_among_many_does_not_survive_holm() -> None:
+    base = evaluation(*["a door"] * 12, *["a room"] * 12)
+    other = evaluation(*["a door"] * 6, *["a red circle"] * 6, *["a room"] * 12)
+    measure = compare([("base", base), ("other", other)]).evaluations[1].metrics["rouge_l"]
+    assert measure.difference is not None
+    assert measure.difference.p < measure.difference.p_holm <= 12 * measure.difference.p
+
+
+def test_what_answers_are_like_is_compared_where_all_evaluations_know_it() -> None:
+    base = [each.model_copy(update={"truncated": False}) for each in evaluation("a room", "a room", "a door")]
+    other = [each.model_copy(update={"truncated": number == 0}) for number, each in enumerate(evaluation("a room", "a door", ""))]
+    traits = compare([("base", base), ("other", other)]).evaluations[1].traits
+    assert {name: round(measure.value, 3) for name, measure in traits.items()} == {
+        "length_ratio": round(4 / 15, 3),
+        "distinct_2": 1,
+        "duplicate_rate": 0,
+        "blank_rate": 0.333,
+        "truncated_rate": 0.333,
+    }
+    assert traits["duplicate_rate"].difference is not None and traits["truncated_rate"].difference is not None
+    assert traits["duplicate_rate"].difference.value == pytest.approx(-1 / 3)
+    assert "truncated_rate" not in compare([("base", evaluation("a")), ("other", evaluation("b"))]).evaluations[1].traits
+    older = compare([("old", evaluation("a room", "a room", "a door")), ("other", other)]).evaluations[1].traits["truncated_rate"]
+    assert older.difference is None
 
 
 def evaluation(*said: str, condition: Condition = "image", colours: str = "", seam: tuple[int, ...] = ()) -> list[Prediction]:
@@ -148,7 +190,8 @@ def test_the_seam_is_compared_where_some_objects_lie_on_it() -> None:
 def test_controls_stand_beside_and_are_not_compared() -> None:
     base = evaluation("red", "blue", colours="rb")
     controlled = [*base, *evaluation("blue", condition="blank", colours="r")]
-    first, second = compare([("base", base), ("controlled", controlled)], figures=COLOURS).evaluations
+    reports = [report(each, COLOURS) for each in (base, controlled)]
+    first, second = compare([("base", base), ("controlled", controlled)], figures=COLOURS).with_controls(reports).evaluations
     assert first.controls.captions == {}
     assert second.metrics["cider"].n == 2
     assert second.controls == scores(controlled[2:], COLOURS)
@@ -217,15 +260,27 @@ def test_directories_are_compared_by_the_vocabulary_they_were_judged_by(tmp_path
 def test_a_comparison_is_a_table_with_the_base_first() -> None:
     base = evaluation("red", "red", colours="rb")
     other = [*evaluation("red", "blue", colours="rb"), *evaluation("red", condition="blank", colours="r")]
-    table = rows(compare([("other", other), ("base", base), ("third", base)], base=1, figures=COLOURS))
+    compared = compare([("other", other), ("base", base), ("third", base)], base=1, figures=COLOURS)
+    table = rows(compared.with_controls([report(other, COLOURS), None, None]))
     named = {row[0]: row[1:] for row in table}
-    assert table[0] == ["", "n", "base (base)", "other", "difference", "95 %", "third", "difference", "95 %"]
-    assert {len(row) for row in table} == {9}
+    few = [f"{name} (n < 100)" if name == "cider" else name for name in METRICS]
+    assert table[0] == ["", "n", "base (base)", "other", "difference", "95 %", "p (Holm)", "third", "difference", "95 %", "p (Holm)"]
+    assert {len(row) for row in table} == {11}
     assert named["colour"][:4] == ["2", "0.5000", "1.0000", "+0.5000"]
-    assert named["colour"][5:] == ["0.5000", "+0.0000", "+0.0000 to +0.0000"]
-    assert named["win / tie / loss by grounding"] == ["2", "", "1 / 1 / 0", "", "", "0 / 2 / 0", "", ""]
-    assert named["blank: colour"] == ["1", "-", "1.0000", "", "", "-", "", ""]
-    assert list(named) == ["", *METRICS, "colour", "win / tie / loss by grounding", "blank: cider", "blank: colour"]
+    assert named["colour"][6:] == ["0.5000", "+0.0000", "+0.0000 to +0.0000", "1.0000"]
+    assert named["win / tie / loss by grounding"] == ["2", "", "1 / 1 / 0", "", "", "", "0 / 2 / 0", "", "", ""]
+    assert named["blank: colour"] == ["1", "-", "1.0000", "", "", "", "-", "", "", ""]
+    assert list(named) == [
+        "",
+        *few,
+        "length_ratio",
+        "duplicate_rate",
+        "blank_rate",
+        "colour",
+        "win / tie / loss by grounding",
+        "blank: cider",
+        "blank: colour",
+    ]
 
 
 CHANCE = {"colour": 0.17, "shape": 0.25, "direction": 0.25}

@@ -2,19 +2,26 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from panollava.config import EvaluateConfig, RunConfig
+from panollava.data.images import load_panorama
 from panollava.errors import BadInput
+from panollava.evaluation.answer import Answer, Answerer, load
 from panollava.evaluation.ask import ask
 from panollava.evaluation.evaluate import evaluate
-from panollava.evaluation.questions import Question, turned
+from panollava.evaluation.questions import Question, swapped, turned
 from panollava.stages import Stage
 from panollava.training.fit import StageJob, train_stage
-from panollava.training.stop import StopRequest
+from panollava.training.stop import Stopped, StopRequest
 
 
 @pytest.fixture(scope="module")
@@ -26,12 +33,66 @@ def checkpoint(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(scope="module")
 def evaluation(checkpoint: Path, demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    controls = ("blank", "shuffled", "rolled", "untrained")
+    controls = ("blank", "shuffled", "rolled", "untrained", "query_swap")
     directory = tmp_path_factory.mktemp("evaluation")
     request = EvaluateConfig(
         checkpoint=str(checkpoint), csv=str(demo_data / "test.csv"), controls=controls, output_dir=str(directory), max_new_tokens=12
     )
     return evaluate(request)
+
+
+@pytest.fixture(scope="module")
+def answerer(checkpoint: Path) -> Answerer:
+    return load(checkpoint)
+
+
+def asking(checkpoint: Path, demo_data: Path, directory: Path, **more: Any) -> EvaluateConfig:
+    """The questions of `evaluation`, without its controls."""
+    settings = {"max_new_tokens": 12} | more
+    return EvaluateConfig(checkpoint=str(checkpoint), csv=str(demo_data / "test.csv"), output_dir=str(directory), **settings)
+
+
+@dataclass
+class Spy:
+    """An answerer that counts, and that runs out of memory, breaks off or is blank where it is told to."""
+
+    real: Answerer
+    fits: int = 1000
+    breaks_after: int = 1000
+    says: str | None = None
+    then: Callable[[], object] = lambda: None
+    encoded: int = 0
+    asked: list[Sequence[str]] = field(default_factory=list)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+    def encode(self, views: torch.Tensor) -> torch.Tensor:
+        self.encoded += len(views)
+        return self.real.encode(views)
+
+    def answers(self, image_tokens: torch.Tensor, queries: Sequence[str], max_new_tokens: int) -> list[Answer]:
+        if len(self.asked) == self.breaks_after:
+            raise KeyboardInterrupt
+        self.asked.append(queries)
+        if len(queries) > self.fits:
+            raise torch.OutOfMemoryError("no room")
+        self.then()
+        real = self.real.answers(image_tokens, queries, max_new_tokens)
+        return real if self.says is None else [Answer(self.says, False) for _ in real]
+
+
+@contextmanager
+def answering(spy: Spy) -> Iterator[Spy]:
+    """An evaluation that loads its checkpoint gets this one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("panollava.evaluation.evaluate.load", lambda path: spy)
+        yield spy
+
+
+def said(directory: Path) -> dict[tuple[object, object], object]:
+    """Answers to the image."""
+    return {(each["url"], each["query"]): each["prediction"] for each in predictions(directory) if each["condition"] == "image"}
 
 
 def predictions(directory: Path) -> list[dict[str, object]]:
@@ -41,7 +102,7 @@ def predictions(directory: Path) -> list[dict[str, object]]:
 def test_every_question_of_the_table_is_asked_once_under_every_condition(evaluation: Path, demo_data: Path) -> None:
     truth = [json.loads(line) for line in (demo_data / "test.truth.jsonl").read_text().splitlines()]
     asked = Counter(each["condition"] for each in predictions(evaluation))
-    assert asked == dict.fromkeys(("image", "blank", "shuffled", "rolled", "untrained"), len(truth))
+    assert asked == dict.fromkeys(("image", "blank", "shuffled", "rolled", "untrained", "query_swap"), len(truth))
 
 
 def test_the_metrics_count_the_groups_and_references_of_the_table(evaluation: Path, demo_data: Path) -> None:
@@ -64,10 +125,154 @@ def test_an_answer_is_the_same_alone_and_in_an_evaluation(checkpoint: Path, eval
         assert ask(checkpoint, demo_data / str(each["url"]), str(each["query"]), 12) == each["prediction"]
 
 
+def test_a_batch_of_questions_of_any_lengths_gets_the_answers_of_each_alone(answerer: Answerer, demo_data: Path) -> None:
+    """Prompts padded on the right, or positions that count the padding, give other answers."""
+    images = sorted((demo_data / "images").glob("test_*.jpg"))[:2]
+    tokens = answerer.encode(torch.from_numpy(np.stack([answerer.cutter(load_panorama(image)) for image in images])))
+    queries = ["overview", "what is behind", "in which direction is the red circle", "describe the object on the right", "x", "objects"]
+    rows = [0, 1, 0, 1, 0, 1]
+    together = answerer.answers(tokens[rows], queries, 12)
+    alone = [answerer.answers(tokens[[row]], [query], 12)[0] for row, query in zip(rows, queries, strict=True)]
+    assert together == alone
+    assert len({answer.text for answer in together}) > 2
+
+
+def test_every_panorama_is_encoded_once_for_all_its_questions(checkpoint: Path, demo_data: Path, tmp_path: Path, answerer: Answerer) -> None:
+    with answering(Spy(answerer)) as spy:
+        evaluate(asking(checkpoint, demo_data, tmp_path))
+    questions = predictions(tmp_path)
+    assert spy.encoded == len({each["url"] for each in questions}) < len(questions)
+
+
+def test_prompts_of_a_batch_are_of_similar_length(checkpoint: Path, demo_data: Path, tmp_path: Path, answerer: Answerer) -> None:
+    with answering(Spy(answerer)) as spy:
+        evaluate(asking(checkpoint, demo_data, tmp_path, batch_size=4))
+    lengths = [answerer.prompt_length(query) for batch in spy.asked for query in batch]
+    assert lengths == sorted(lengths)
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_halved_and_nothing_is_dropped(
+    checkpoint: Path, demo_data: Path, tmp_path: Path, evaluation: Path, answerer: Answerer
+) -> None:
+    with answering(Spy(answerer, fits=5)) as spy:
+        evaluate(asking(checkpoint, demo_data, tmp_path, batch_size=16))
+    assert said(tmp_path) == said(evaluation)
+    assert [len(batch) for batch in spy.asked][:4] == [16, 8, 4, 4]
+    notes = [event["text"] for event in map(json.loads, (tmp_path / "events.jsonl").read_text().splitlines()) if event["type"] == "note"]
+    assert notes == [
+        f"{tried} questions at once did not fit into memory; {size} at once from here on. Nothing is left out." for tried, size in ((16, 8), (8, 4))
+    ]
+    assert json.loads((tmp_path / "metrics.json").read_text())["questions_at_once"] == 4
+
+
+def test_one_question_that_does_not_fit_fails_and_says_so(checkpoint: Path, demo_data: Path, tmp_path: Path, answerer: Answerer) -> None:
+    with answering(Spy(answerer, fits=0)), pytest.raises(torch.OutOfMemoryError):
+        evaluate(asking(checkpoint, demo_data, tmp_path))
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_an_interrupted_evaluation_goes_on_from_its_answers(
+    checkpoint: Path, demo_data: Path, tmp_path: Path, evaluation: Path, answerer: Answerer
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    with answering(Spy(answerer, breaks_after=2)), pytest.raises(KeyboardInterrupt):
+        evaluate(asking(checkpoint, demo_data, first, batch_size=4))
+    growing = first / "predictions.jsonl.part"
+    assert len(growing.read_text().splitlines()) == 8
+    growing.write_text(growing.read_text() + '{"url": "torn')
+    with answering(Spy(answerer)) as spy:
+        evaluate(asking(checkpoint, demo_data, second, resume=str(first), batch_size=3))
+    assert said(second) == said(evaluation)
+    assert sum(map(len, spy.asked)) == len(said(evaluation)) - 8
+    assert growing.read_text().endswith('{"url": "torn')  # another's file is read, not changed
+    with answering(Spy(answerer)) as spy:
+        evaluate(asking(checkpoint, demo_data, first))
+    assert sum(map(len, spy.asked)) == len(said(evaluation)) - 8
+
+
+def test_answers_of_other_settings_are_not_kept(checkpoint: Path, demo_data: Path, tmp_path: Path, answerer: Answerer) -> None:
+    with answering(Spy(answerer, breaks_after=2)), pytest.raises(KeyboardInterrupt):
+        evaluate(asking(checkpoint, demo_data, tmp_path, batch_size=4))
+    with answering(Spy(answerer)) as spy:
+        evaluate(asking(checkpoint, demo_data, tmp_path, max_new_tokens=3))
+    assert sum(map(len, spy.asked)) == len(predictions(tmp_path))
+
+
+def test_answers_that_a_power_cut_has_spoiled_are_asked_again(checkpoint: Path, demo_data: Path, tmp_path: Path, answerer: Answerer) -> None:
+    with answering(Spy(answerer, breaks_after=2)), pytest.raises(KeyboardInterrupt):
+        evaluate(asking(checkpoint, demo_data, tmp_path, batch_size=4))
+    growing = tmp_path / "predictions.jsonl.part"
+    growing.write_bytes(growing.read_bytes() + b"\0" * 40 + b"\n")
+    with answering(Spy(answerer)) as spy:
+        evaluate(asking(checkpoint, demo_data, tmp_path))
+    assert sum(map(len, spy.asked)) == len(predictions(tmp_path))
+
+
+def test_answers_that_are_whole_are_scored_again_where_the_metrics_are_missing(
+    checkpoint: Path, demo_data: Path, tmp_path: Path, answerer: Answerer
+) -> None:
+    request = asking(checkpoint, demo_data, tmp_path)
+    before = json.loads((evaluate(request) / "metrics.json").read_text())
+    (tmp_path / "metrics.json").unlink()
+    with answering(Spy(answerer)) as spy:
+        evaluate(request)
+    assert spy.asked == []
+    assert json.loads((tmp_path / "metrics.json").read_text()) == before
+
+
+def test_a_stop_keeps_what_is_answered_and_says_how_to_go_on(checkpoint: Path, demo_data: Path, tmp_path: Path, answerer: Answerer) -> None:
+    with answering(Spy(answerer, then=(tmp_path / "stop").touch)), pytest.raises(Stopped, match="--resume"):
+        evaluate(asking(checkpoint, demo_data, tmp_path, batch_size=4))
+    assert len((tmp_path / "predictions.jsonl.part").read_text().splitlines()) == 4
+
+
+def test_empty_answers_are_counted_and_score_nothing(checkpoint: Path, demo_data: Path, tmp_path: Path, answerer: Answerer) -> None:
+    with answering(Spy(answerer, says="")):
+        evaluate(asking(checkpoint, demo_data, tmp_path))
+    image = json.loads((tmp_path / "metrics.json").read_text())["captions"]["image"]
+    assert image["groups"] == len(predictions(tmp_path)) > 0
+    assert (image["blank_rate"], image["bleu_1"], image["cider"], image["rouge_l"]) == (1, 0, 0, 0)
+
+
+def test_a_table_without_references_cannot_be_evaluated_and_says_so(checkpoint: Path, demo_data: Path, tmp_path: Path) -> None:
+    bare = demo_data / "bare.csv"
+    bare.write_text("url,query\n" + next((demo_data / "images").glob("test_*.jpg")).relative_to(demo_data).as_posix() + ",overview\n")
+    with pytest.raises(BadInput, match="annotation"):
+        evaluate(EvaluateConfig(checkpoint=str(checkpoint), csv=str(bare), output_dir=str(tmp_path)))
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_an_answer_that_is_cut_off_is_told_from_one_that_ends(checkpoint: Path, demo_data: Path, answerer: Answerer) -> None:
+    tokens = answerer.encode(torch.from_numpy(answerer.cutter(load_panorama(next((demo_data / "images").glob("test_*.jpg")))))[None])
+    whole, cut = (answerer.answers(tokens, ["what is behind"], most)[0] for most in (64, 1))
+    assert (whole.truncated, cut.truncated) == (False, True)
+
+
+def test_every_control_says_what_the_image_is_worth_and_whether_answers_change(evaluation: Path) -> None:
+    metrics = json.loads((evaluation / "metrics.json").read_text())
+    assert set(metrics["diagnoses"]) == {"blank", "shuffled", "rolled", "untrained", "query_swap"}
+    for diagnosis in metrics["diagnoses"].values():
+        assert {"cider", "meteor_exact_stem"} <= diagnosis["image_minus"].keys()
+        assert 0 <= diagnosis["agreement"]["same"]["value"] <= diagnosis["agreement"]["likeness"]["value"] <= 1
+    assert metrics["captions"]["image"]["truncated_rate"] is not None
+
+
+def test_a_query_swap_asks_about_the_same_panorama_what_has_another_answer() -> None:
+    red, alike, blue = (
+        Question(0, "a.jpg", query, (answer,))
+        for query, answer in (("what is behind", "red"), ("what do you see behind", "red"), ("in front", "blue"))
+    )
+    lone = Question(1, "b.jpg", "in front", ("white",))
+    assert [each.asked for each in swapped([red, alike, blue, lone])] == ["in front", "in front", "what is behind", "what is behind"]
+    assert [each.references for each in swapped([red, lone])] == [("red",), ("white",)]
+    with pytest.raises(BadInput, match=r"query_swap .* only 'interior'"):
+        swapped([Question(image, f"{image}.jpg", "interior", ("a room",)) for image in range(3)])
+
+
 def test_rolling_turns_question_answers_and_truth_together() -> None:
     question = Question(0, "a.jpg", "what is behind", ("a red circle", "a red circle on the left"), expect={"direction": "on the left"})
     (after,) = turned([question], ["in front", "on the right", "behind", "on the left"])
-    assert after.query == "what is on the left"
+    assert (after.query, after.words) == ("what is behind", "what is on the left")
     assert after.references == ("a red circle", "a red circle in front")
     assert after.expect == {"direction": "in front"}
 

@@ -88,10 +88,31 @@ def opened(page):
 def test_figures_grounding_and_differences_stand_side_by_side(house):
     page = text_of(read(house, ids=f"{wrong(house)},{right(house)}"))
     assert "6 questions · paired bootstrap of 10,000, 95 %" in page
-    assert re.search(r"ROUGE-L 0\.\d{3} ±0\.\d{3} 1\.000 ±0\.000 \+0\.\d{3} 95 %: \+0\.\d{3} to \+0\.\d{3}", page)
-    assert re.search(r"colour n 6 0\.167 ±0\.\d{3} 1\.000 ±0\.000 \+0\.833 95 %: \+0\.\d{3} to \+1\.000", page)
-    assert re.search(r"blank answers ↓ lower is better 0\.000 0\.000", page)
+    assert re.search(r"ROUGE-L 0\.\d{3} ±0\.\d{3} 1\.000 ±0\.000 \+0\.\d{3} \* 95 %: \+0\.\d{3} to \+0\.\d{3}", page)
+    assert re.search(r"colour n 6 0\.167 ±0\.\d{3} 1\.000 ±0\.000 \+0\.833 (\* )?95 %: \+0\.\d{3} to \+1\.000", page)
+    assert re.search(r"METEOR \(exact, stem\) 0\.\d{3} ±0\.\d{3} 0\.996 ±0\.000 \+0\.\d{3} \* 95 %", page)
+    assert re.search(r"CIDEr n 6: too few to mean much", page)
+    assert re.search(r"blank answers ↓ lower is better 0\.000 ±0\.000 0\.000 ±0\.000 0\.000 95 %: 0\.000 to 0\.000, could be none", page)
+    assert re.search(r"repeated answers ↓ lower is better 0\.667 ±0\.\d{3} 0\.500 ±0\.\d{3}", page)
     assert "blank: CIDEr 0.000 0.000" in page and "blank: colour 0.000 0.000" in page
+
+
+@pytest.mark.usefixtures("pictures")
+def test_what_the_right_image_is_worth_stands_among_the_controls(house):
+    page = text_of(read(house, ids=f"{wrong(house)},{right(house)}"))
+    assert re.search(r"image − blank: colour \+0\.167 ±0\.\d{3} \+1\.000 ±0\.000", page)
+    assert "blank: same answer 0.000 ±0.000 0.000 ±0.000" in page
+
+
+@pytest.mark.usefixtures("pictures")
+def test_a_difference_that_is_sure_among_all_others_has_a_star(house):
+    many = [(f"{number % 6}.jpg", f"What stands in place {number}?", f"a {COLOURS[number % 6]} cube stands there") for number in range(24)]
+    good, bad = [reference for _, _, reference in many], ["a wall"] * 24
+    ids = ",".join(str(evaluated(house, name, said, questions=many)) for name, said in (("bad", bad), ("good", good)))
+    page = text_of(read(house, ids=ids))
+    assert re.search(r"ROUGE-L \S+ ±\S+ 1\.000 ±0\.000 \+0\.\d{3} \* 95 %", page)
+    same = text_of(read(house, ids=f"{right(house, 'one')},{right(house, 'two')}"))
+    assert "*" not in same
 
 
 @pytest.mark.usefixtures("pictures")

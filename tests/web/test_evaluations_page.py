@@ -99,8 +99,10 @@ def test_an_evaluation_shows_the_controls_beside_the_image_and_chance_beside_bot
     succeed(house, house.claim())
     page = page_of(house, f"/evals/{evaluation}")
     assert "Shown to the model the image blank chance" in text_of(page)
-    assert re.search(r"BLEU-1 1\.000 0\.667", text_of(page))
-    assert "colour n 1 1.000 0.000 0.500" in text_of(page)
+    assert re.search(r"BLEU-1 1\.000 ±0\.000 0\.667 ±0\.000", text_of(page))
+    assert "colour n 1 1.000 ±0.000 0.000 ±0.000 0.500" in text_of(page)
+    assert "blank: same answer 0.000 ±0.000" in text_of(page) and "image − blank: colour +1.000 ±0.000" in text_of(page)
+    assert "CIDEr n 1: too few to mean much" in text_of(page)
     assert f'href="/evals/compare?ids={evaluation}"' in page
     assert re.search(r"controls blank", text_of(page))
 

@@ -1,12 +1,15 @@
 """A claimed job, from its row through a real trainer process to its end. Sequences of states, and what is left behind."""
 
+import os
+
 import pytest
 from sqlmodel import select
 
 from app.jobs import service as jobs
-from app.models import Evaluation, Job, JobStatus, Run
+from app.models import Attempt, Evaluation, Job, JobStatus, Run
 from panollava.config import RunConfig
-from worker.commands import CONFIG_FILE
+from panollava.metrics.report import GROWING_FILE
+from worker.commands import CONFIG_FILE, prepare
 
 WHOLE_WAY = ["queued", "starting", "running", "succeeded"]
 
@@ -74,6 +77,22 @@ def test_an_evaluation_is_a_job_too(house):
     assert house.states(job_id) == WHOLE_WAY
     with house.sessions.reading() as session:
         assert session.exec(select(Evaluation)).one().metrics == {"bleu_4": 1.0}
+
+
+def test_an_evaluation_that_is_tried_again_goes_on_from_the_answers_of_the_newest_attempt(house, tmp_path):
+    trained = house.submit("steady", steps=10)
+    house.work().take()
+    job_id = house.evaluate(house.checkpoints(trained)[0].path)
+    directories = [tmp_path / f"attempt-{number}" for number in (1, 2, 3)]
+    for directory in directories:
+        directory.mkdir()
+    with house.sessions.reading() as session:
+        job = session.get_one(Job, job_id)
+        assert "--resume" not in prepare(session, job, Attempt(directory=str(directories[2])))
+        for age, directory in zip((20, 10), directories[:2], strict=True):
+            (directory / GROWING_FILE).touch()
+            os.utime(directory / GROWING_FILE, (10**9 - age, 10**9 - age))
+        assert prepare(session, job, Attempt(directory=str(directories[2])))[-2:] == ["--resume", str(directories[1])]
 
 
 def test_a_job_for_more_devices_is_left_alone(house):
