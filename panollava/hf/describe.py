@@ -32,7 +32,7 @@ def model_config(model: PanoLlava, config: RunConfig, *, image_size: int, image_
         vision_config=vision, text_config=language, **{name: getattr(config, name) for name in (*LAYOUT, *BRIDGE)},
         image_size=image_size, image_mean=model.mean.flatten().tolist(), image_std=model.std.flatten().tolist(),
         image_token_id=model.image_token, image_seq_length=image_tokens, max_text_length=max_text_length, end_token_ids=sorted(ends(model.language)),
-        vision_model=_public(config.vision_model), language_model=_public(config.language_model),
+        vision_model=public(config.vision_model), language_model=public(config.language_model),
         tie_word_embeddings=bool(language.get("tie_word_embeddings")), dtype="float32",
     )  # fmt: skip
 
@@ -43,7 +43,7 @@ def _described(part: Any) -> dict[str, Any]:
     return {name: value for name, value in told.items() if name != "_name_or_path"} | {"dtype": "float32"}
 
 
-def _public(name: str) -> str:
+def public(name: str) -> str:
     """A hub id as it is; of a directory the last part, because where it lay is nobody's business."""
     return Path(name).name if Path(name).is_absolute() or Path(name).is_dir() else name
 

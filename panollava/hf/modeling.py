@@ -21,10 +21,11 @@ class PanoLlavaForConditionalGeneration(PreTrainedModel, GenerationMixin):
     """One panorama and one question a sample. `pixel_values` are its views as bytes; they are normalised inside."""
 
     config: PanoLlavaConfig
+    model: Any
     config_class = PanoLlavaConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"
-    input_modalities = ("image", "text")
+    input_modalities = ["image", "text"]
     _supports_sdpa = True
     _supports_attention_backend = True
 
@@ -33,20 +34,21 @@ class PanoLlavaForConditionalGeneration(PreTrainedModel, GenerationMixin):
         from panollava.model.assemble import assemble
 
         super().__init__(config)
-        self.model: Any = model or assemble(config)
+        inner: Any = assemble(config) if model is None else model
+        self.model = inner
         if model is not None:
             _keep(model)
         # transformers collects tied weights from children that are its own models, and looks no deeper.
-        tied = self.model.language.all_tied_weights_keys
-        self.model.all_tied_weights_keys = {f"language.{name}": f"language.{source}" for name, source in tied.items()}
-        self.post_init()
+        tied: dict[str, str] = inner.language.all_tied_weights_keys
+        inner.all_tied_weights_keys = {f"language.{name}": f"language.{source}" for name, source in tied.items()}
+        self.post_init()  # type: ignore[no-untyped-call]
 
-    def _init_weights(self, module: nn.Module) -> None:
+    def _init_weights(self, module: Any) -> None:
         """Buffers that are in no file; from_pretrained leaves them empty."""
         super()._init_weights(module)  # type: ignore[no-untyped-call]
         if module is self.model:
-            init.copy_(self.model.mean, torch.tensor(self.config.image_mean).view(3, 1, 1))
-            init.copy_(self.model.std, torch.tensor(self.config.image_std).view(3, 1, 1))
+            init.copy_(module.mean, torch.tensor(self.config.image_mean).view(3, 1, 1))
+            init.copy_(module.std, torch.tensor(self.config.image_std).view(3, 1, 1))
 
     def get_input_embeddings(self) -> nn.Module:
         embeddings: nn.Module = self.model.language.get_input_embeddings()

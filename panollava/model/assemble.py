@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def assemble(config: "PanoLlavaConfig") -> PanoLlava:
     """The parts with whatever weights their classes begin with."""
-    language: Any = AutoModelForCausalLM.from_config(config.text_config)
+    language: Any = AutoModelForCausalLM.from_config(config.text_config)  # type: ignore[no-untyped-call]
     language.generation_config = GenerationConfig(eos_token_id=list(config.end_token_ids) or None)  # type: ignore[no-untyped-call]
     resampler = resamplers.make(config.run_config(), config.sizes())
     projection = nn.Linear(resampler.width, language.config.hidden_size)
