@@ -187,6 +187,19 @@ def generate(
         print(ask(checkpoint, image, query, max_new_tokens))
 
 
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of stage resampler or finetune.")],
+    directory: Annotated[Path, typer.Argument(help="A new directory, or an empty one.")],
+    evaluation: Annotated[Path | None, typer.Option(help="An evaluation of this checkpoint; its metrics go into the model card.")] = None,
+) -> None:
+    """Write a checkpoint as a directory that transformers loads: from_pretrained, and pipeline("image-text-to-text")."""
+    with exit_codes():
+        from panollava.hf.export import export
+
+        print(export(checkpoint, directory, evaluation))
+
+
 @data_app.command("check")
 def check_data(
     csv: Annotated[Path, typer.Argument(help="CSV with url, query, annotation.")],

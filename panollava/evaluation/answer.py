@@ -13,6 +13,7 @@ from torch import Tensor
 from panollava import rundir
 from panollava.config import RunConfig
 from panollava.errors import BadInput
+from panollava.hf.describe import check_complete, rebuild, stands_alone
 from panollava.model.panollava import PanoLlava
 from panollava.model.parts import build
 from panollava.model.text import Prompter
@@ -76,10 +77,13 @@ def load(checkpoint: Path, *, untrained_seed: int | None = None) -> Answerer:
         )
     if untrained_seed is not None:
         config = config.model_copy(update={"seed": untrained_seed})
-    built = build(config, adapters="lora" in RECIPES[stage].optional)
+    alone = untrained_seed is None and stands_alone(checkpoint)
+    built = rebuild(checkpoint) if alone else build(config, adapters="lora" in RECIPES[stage].optional)
     rundir.check_same_architecture(checkpoint, stage, architecture, built.architecture)
     if untrained_seed is None:
         load_weights(built.model, checkpoint, stage)
+    if alone:
+        check_complete(built.model, checkpoint)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return Answerer(
         built.model.eval().to(device),

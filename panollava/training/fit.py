@@ -20,6 +20,7 @@ from panollava.data.cache import views_recipe
 from panollava.data.fingerprint import Fingerprint, changed, fingerprint, write_fingerprints
 from panollava.errors import BadInput
 from panollava.events import EVENTS_FILE, EventWriter, Note, Progress, Say, Silence, StageEvent
+from panollava.hf.describe import self_description
 from panollava.model.lora import merge_adapters
 from panollava.model.parts import Built, build
 from panollava.model.text import Prompter
@@ -319,7 +320,8 @@ class _Fit:
     def _save_final(self, built: Built, module: StageModule) -> None:
         path = self.job.directory / rundir.FINAL
         merge_adapters(built.model)
-        save_final(built.model, path, final_metadata(self.config, self.stage, built.architecture))
+        metadata = final_metadata(self.config, self.stage, built.architecture) | self_description(built, self.config, self.stage)
+        save_final(built.model, path, metadata)
         self.saver.add_note(path, module, "final", module.validation)
         log.info("wrote %s; best is %s", path, self.position.best_file)
 

@@ -144,7 +144,7 @@ def final_metadata(config: RunConfig, stage: Stage, architecture: Architecture) 
 
 def refuse_merged(path: Path) -> None:
     """No training starts from merged adapters: its checkpoints would not hold the language model that they changed. Raises BadInput."""
-    if path.suffix == ".safetensors" and "merged" in _metadata(path):
+    if path.suffix == ".safetensors" and "merged" in metadata(path):
         raise BadInput(f"{path}: its LoRA adapters are merged into its language model; start from checkpoints/best.ckpt beside it, which keeps them.")
 
 
@@ -155,13 +155,14 @@ def describe(path: Path) -> tuple[RunConfig, Stage, Architecture]:
         return parse(note.config), note.stage, note.architecture
     if not path.is_file():
         raise BadInput(f"{path}: there is no such checkpoint.")
-    metadata = _metadata(path)
-    if "config" not in metadata:
+    told = metadata(path)
+    if "config" not in told:
         raise BadInput(f"{path}: carries no config, so it was not written by PanoLLaVA.")
-    return RunConfig.model_validate_json(metadata["config"]), Stage(metadata["stage"]), Architecture.model_validate_json(metadata["architecture"])
+    return RunConfig.model_validate_json(told["config"]), Stage(told["stage"]), Architecture.model_validate_json(told["architecture"])
 
 
-def _metadata(path: Path) -> dict[str, str]:
+def metadata(path: Path) -> dict[str, str]:
+    """What a .safetensors file says of itself. Raises BadInput."""
     try:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})

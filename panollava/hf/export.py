@@ -1,0 +1,49 @@
+"""A checkpoint as a directory that transformers loads by itself: adapters merged, processor, generation settings and a model card beside it."""
+
+import shutil
+from pathlib import Path
+
+from transformers import GenerationConfig
+
+from panollava.errors import BadInput
+from panollava.evaluation.answer import Answerer, load
+from panollava.hf.card import model_card
+from panollava.hf.config import LAYOUT
+from panollava.hf.describe import model_config
+from panollava.hf.modeling import PanoLlavaForConditionalGeneration
+from panollava.hf.processing import PanoLlavaProcessor
+from panollava.model.language import ends
+from panollava.model.lora import merge_adapters
+
+MAX_NEW_TOKENS = 64
+"""Longest answer where none is asked for, as `panollava generate` has it."""
+
+
+def export(checkpoint: Path, directory: Path, evaluation: Path | None = None) -> Path:
+    """The directory, whole or not at all. Raises BadInput for one that holds something, and for what is no checkpoint that answers."""
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise BadInput(f"{directory}: holds something already; name a new directory.")
+    answerer = load(checkpoint)
+    merge_adapters(answerer.model)
+    card = model_card(checkpoint, answerer, evaluation)
+    part = directory.with_name(directory.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        _write(answerer, part)
+        (part / "README.md").write_text(card, encoding="utf-8")
+        part.replace(directory)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return directory
+
+
+def _write(answerer: Answerer, directory: Path) -> None:
+    model, prompter, run = answerer.model.cpu(), answerer.prompter, answerer.config
+    sizes = {"image_size": answerer.cutter.size, "max_text_length": prompter.max_text_length}
+    config = model_config(model, run, **sizes, image_tokens=prompter.head.count(prompter.image_token))
+    whole = PanoLlavaForConditionalGeneration(config, model)
+    stop = sorted({*prompter.stop, *ends(model.language)})
+    whole.generation_config = GenerationConfig(eos_token_id=stop, pad_token_id=prompter.pad, max_new_tokens=MAX_NEW_TOKENS)  # type: ignore[no-untyped-call]
+    whole.save_pretrained(directory)
+    layout = {name: getattr(run, name) for name in LAYOUT}
+    PanoLlavaProcessor(prompter.tokenizer, layout, image_seq_length=config.image_seq_length, **sizes).save_pretrained(directory)
