@@ -59,8 +59,8 @@ def _model(answerer: Answerer) -> Iterator[tuple[str, Any]]:
 def _training(checkpoint: Path, answerer: Answerer) -> Iterator[tuple[str, Any]]:
     config = answerer.config
     prints = _fingerprints(checkpoint)
-    for split, csv in (("train", config.csv("train")), ("valid", config.csv("valid"))):
-        yield f"Split {split}", f"{csv.name}{prints.get(split, '')}"
+    for split, csvs in (("train", config.csvs("train")), ("valid", config.csvs("valid"))):
+        yield f"Split {split}", f"{', '.join(csv.name for csv in csvs)}{prints.get(split, '')}"
     for stage in Stage:
         if stage.number <= answerer.stage.number:
             own = config.stages[stage]

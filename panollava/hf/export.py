@@ -43,7 +43,7 @@ def _write(answerer: Answerer, directory: Path) -> None:
     config = model_config(model, run, **sizes, image_tokens=prompter.head.count(prompter.image_token))
     whole = PanoLlavaForConditionalGeneration(config, model)
     stop = sorted({*prompter.stop, *ends(model.language)})
-    whole.generation_config = GenerationConfig(eos_token_id=stop, pad_token_id=prompter.pad, max_new_tokens=MAX_NEW_TOKENS)  # type: ignore[no-untyped-call]
+    whole.generation_config = GenerationConfig(eos_token_id=stop, pad_token_id=prompter.pad, max_new_tokens=MAX_NEW_TOKENS)
     whole.save_pretrained(directory)
     layout = {name: getattr(run, name) for name in LAYOUT}
     PanoLlavaProcessor(prompter.tokenizer, layout, image_seq_length=config.image_seq_length, **sizes).save_pretrained(directory)

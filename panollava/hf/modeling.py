@@ -45,7 +45,7 @@ class PanoLlavaForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def _init_weights(self, module: Any) -> None:
         """Buffers that are in no file; from_pretrained leaves them empty."""
-        super()._init_weights(module)  # type: ignore[no-untyped-call]
+        super()._init_weights(module)
         if module is self.model:
             init.copy_(module.mean, torch.tensor(self.config.image_mean).view(3, 1, 1))
             init.copy_(module.std, torch.tensor(self.config.image_std).view(3, 1, 1))

@@ -22,7 +22,7 @@ IGNORED = {"padding", "return_tensors", "add_special_tokens"}
 """Prompts are padded on the left, given as tensors, and closed by the template, whatever is asked for."""
 
 
-class PanoLlavaProcessor(ProcessorMixin):  # type: ignore[misc]
+class PanoLlavaProcessor(ProcessorMixin):
     """Panoramas and questions -> `pixel_values` uint8 [B, V, S, S, 3], `input_ids` and `attention_mask` [B, T]."""
 
     def __init__(
