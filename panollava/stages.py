@@ -19,7 +19,7 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True)
 class Recipe:
-    """What one stage does. A part is any dotted piece of a parameter's name."""
+    """What one stage does. A part is any dotted piece of a parameter's name. Loss `overlap` is the one that a run's `overlap_loss` names."""
 
     trains: frozenset[str]
     loss: str
@@ -29,7 +29,7 @@ class Recipe:
 
 
 RECIPES = {
-    Stage.vision: Recipe(frozenset({"vision", "expander"}), "vicreg", needs_text=False),
+    Stage.vision: Recipe(frozenset({"vision", "expander"}), "overlap", needs_text=False),
     Stage.resampler: Recipe(frozenset({"vision", "resampler", "projection"}), "autoregressive", needs_text=True),
     Stage.finetune: Recipe(frozenset({"resampler", "projection"}), "autoregressive", needs_text=True, optional=frozenset({"lora"})),
 }

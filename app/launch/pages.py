@@ -80,6 +80,7 @@ def plan_run(_actor: Launcher, request: Request, posted: Posted, state: StateDep
         "json": plan.json,
         "curl": plan.curl,
         "views": _views(plan, settings),
+        "learning": _learning(plan),
         "offers": {offer.path: offer.why_not for group in offers.values() for offer in group},
     }
 
@@ -110,7 +111,7 @@ def _render(frame: Frame, settings: Settings, draft: Draft, plan: Plan, status: 
         groups=fields.groups(),
         local_inputs=LOCAL,
         hub_ids=HUB_IDS,
-        recipes=RECIPES,
+        learning=_learning(plan),
         suggestions=data.suggestions(settings),
         differs=_differs(draft),
         views=_views(plan, settings),
@@ -150,6 +151,16 @@ def _by_field(told: Iterable[Told]) -> dict[str, str]:
 def _differs(draft: Draft) -> str:
     count = len(draft.changed)
     return ngettext("{n} value differs from “{start}”", "{n} values differ from “{start}”", count).format(n=count, start=draft.start.title)
+
+
+def _learning(plan: Plan) -> dict[str, str]:
+    """By stage: what it minimises, and what learns. Which overlap loss it is cannot be told while the settings make no run."""
+    return {
+        stage: _("{loss} loss; learns {parts}").format(
+            loss=plan.asked.loss(stage) if plan.asked else recipe.loss, parts=", ".join(sorted(recipe.trains))
+        )
+        for stage, recipe in RECIPES.items()
+    }
 
 
 def _views(plan: Plan, settings: Settings) -> str:

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from panollava import layouts, resamplers
-from panollava.config.fields import STRICT, Advanced, Bridge, Chain, Common, Data, Terminal, Vicreg, Views, misplaced, only_for, unit
+from panollava.config.fields import STRICT, Advanced, Bridge, Chain, Common, Data, Overlap, Terminal, Views, misplaced, only_for, unit
 from panollava.config.stage import StageConfigs
 from panollava.errors import BadInput
 from panollava.layouts import MOST_VIEWS
-from panollava.stages import Stage
+from panollava.stages import RECIPES, Stage
 
 RINGS = ("e2p", "anyres_e2p", "sliding_window")
 """Crop strategies with closed rings of views that may overlap."""
@@ -121,15 +121,39 @@ class RunConfig(BaseModel):
         ("all-linear",), min_length=1, description="Layers that get adapters, such as q_proj,v_proj; all-linear is every one but the head."
     )
 
-    vicreg_inv: Vicreg[float] = Field(25.0, ge=0, description="Weight of VICReg's invariance term.")
-    vicreg_var: Vicreg[float] = Field(25.0, ge=0, description="Weight of VICReg's variance term.")
-    vicreg_cov: Vicreg[float] = Field(1.0, ge=0, description="Weight of VICReg's covariance term.")
-    expander_width: Vicreg[int] = Field(1024, ge=1, description="Width of the throw-away head on which stage vision takes its loss.")
+    overlap_loss: Overlap[Literal["vicreg", "densecl"]] = Field(
+        "vicreg",
+        description="What stage vision minimises on what neighbouring views both see: vicreg = they agree, and images stay apart; "
+        "densecl = each cell is told from others.",
+    )
+    overlap_loss_weight: Overlap[float] = Field(
+        0.0, ge=0, description="Weight with which stage resampler adds that loss to its own; batches of fewer than 4 panoramas go without."
+    )
+    vicreg_inv: Overlap[float] = Field(
+        25.0, ge=0, json_schema_extra=only_for(overlap_loss="vicreg"), description="Weight of VICReg's invariance term."
+    )
+    vicreg_var: Overlap[float] = Field(25.0, ge=0, json_schema_extra=only_for(overlap_loss="vicreg"), description="Weight of VICReg's variance term.")
+    vicreg_cov: Overlap[float] = Field(
+        1.0, ge=0, json_schema_extra=only_for(overlap_loss="vicreg"), description="Weight of VICReg's covariance term."
+    )
+    densecl_temperature: Overlap[float] = Field(
+        0.2, ge=0.01, json_schema_extra=only_for(overlap_loss="densecl"), description="DenseCL's temperature: the lower, the more the hardest count."
+    )
+    expander_width: Overlap[int] = Field(1024, ge=1, description="Width of the throw-away head on which the overlap loss is taken.")
 
     seed: Advanced[int] = Field(0, ge=0, description="Seed of weights, order and augmentation.")
     devices: Advanced[int] = Field(1, ge=1, json_schema_extra=unit("GPUs"), description="GPUs per run; a machine without one trains on its CPU.")
     precision: Advanced[Literal["auto", "fp32", "bf16"]] = Field("auto", description="auto: bf16 on a GPU that has it, else fp32.")
     wandb_project: Advanced[str | None] = Field(None, description="Also log to this Weights & Biases project.")
+    tensorboard: Advanced[bool] = Field(False, description="Also write event files for TensorBoard, to tensorboard/ beside the checkpoints.")
+    metrics_csv: Advanced[bool] = Field(False, description="Also write metrics.csv beside the checkpoints: step, name, value.")
+    example_predictions: Advanced[int] = Field(
+        6,
+        ge=0,
+        le=64,
+        json_schema_extra=unit("questions"),
+        description="Validation questions that are answered after every validation, the same each time.",
+    )
     output_dir: Terminal[str] = Field("runs", description="Where the stage directories go.")
     log_dir: Terminal[str] = Field("logs", description="Where the log files go.")
 
@@ -153,6 +177,18 @@ class RunConfig(BaseModel):
         named = self.csv_train if split == "train" else self.csv_val
         return Path(named) if named else Path(self.data_dir or "data/quic360") / f"{split}.csv"
 
+    def losses(self, stage: Stage) -> dict[str, float]:
+        """What a stage minimises: the names of its losses, its own first, and their weights."""
+        recipe = RECIPES[stage]
+        if recipe.loss == "overlap":
+            return {self.overlap_loss: 1.0}
+        added = {self.overlap_loss: self.overlap_loss_weight} if self.overlap_loss_weight and "vision" in recipe.trains else {}
+        return {recipe.loss: 1.0} | added
+
+    def loss(self, stage: Stage) -> str:
+        """The same in words: `autoregressive + 0.1 vicreg`."""
+        return " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in self.losses(stage).items())
+
     def check(self) -> None:
         """Refuse what can be seen to fail before anything is queued. Raises BadInput naming every field that is at fault."""
         if wrong := list(self._wrong()):
@@ -161,9 +197,8 @@ class RunConfig(BaseModel):
     def _wrong(self) -> Iterator[tuple[str, Any, str]]:
         yield from misplaced(self)
         yield from self._wrong_adapters()
-        if Stage.vision in self.stage and self.stages.vision.batch_size < 4:
-            yield "stages.vision.batch_size", self.stages.vision.batch_size, "VICReg takes statistics across images and needs at least 4."
         yield from self._wrong_views()
+        yield from self._wrong_overlap_loss()
         if self.devices > 1:
             yield "devices", self.devices, "a run on several devices is not built yet; use 1."
 
@@ -176,8 +211,9 @@ class RunConfig(BaseModel):
             yield "view_count", self.view_count, self._too_few()
         if len(set(self.pitches)) < len(self.pitches):
             yield "pitches", ", ".join(f"{pitch:g}" for pitch in self.pitches), "give each of them once."
-        if Stage.vision in self.stage and not layouts.layout(self).neighbours:
-            yield self._no_neighbours()
+        users = self._overlap_stages()
+        if users and not layouts.layout(self).neighbours:
+            yield self._no_neighbours(users[0])
 
     def _too_few(self) -> str:
         fewest, share = layouts.fewest(self.fov, self.overlap), layouts.shared(self.fov, self.view_count or 1)
@@ -186,8 +222,25 @@ class RunConfig(BaseModel):
             f"a ring of so few views of {self.fov:g} degrees cannot share {self.overlap:g} of their angle with the next; use at least {fewest}{less}."
         )
 
-    def _no_neighbours(self) -> tuple[str, Any, str]:
-        why = "stage vision compares what neighbouring views both see"
+    def _overlap_stages(self) -> list[Stage]:
+        """Stages with the overlap loss, alone or beside their own."""
+        return [stage for stage in self.stage if self.overlap_loss in self.losses(stage)]
+
+    def _wrong_overlap_loss(self) -> Iterator[tuple[str, Any, str]]:
+        for stage in self._overlap_stages():
+            if (size := self.stages[stage].batch_size) < 4:
+                yield f"stages.{stage}.batch_size", size, "the overlap loss takes statistics across images and needs at least 4."
+        if self._overlap_stages() and not any((self.vicreg_inv, self.vicreg_var, self.vicreg_cov)):
+            yield "vicreg_inv", self.vicreg_inv, "with all three weights of VICReg 0 there is nothing to minimise."
+        if self.overlap_loss_weight and Stage.resampler not in self.stage:
+            why = (
+                "it is added in stage resampler, which this run does not train. Stage vision is the overlap loss alone, and in stage finetune the "
+                "vision encoder on whose patches it acts is frozen, so it would change nothing. Train stage resampler, or set 0."
+            )
+            yield "overlap_loss_weight", self.overlap_loss_weight, why
+
+    def _no_neighbours(self, stage: Stage) -> tuple[str, Any, str]:
+        why = f"stage {stage} compares what neighbouring views both see"
         if self.crop_strategy in RINGS:
             return "overlap", self.overlap, f"{why}, so it needs an overlap above 0."
         return "crop_strategy", self.crop_strategy, f"{why}, and no views of {self.crop_strategy} overlap; use one of {', '.join(RINGS)}."

@@ -68,7 +68,11 @@ class PanoLlava(nn.Module):
 
     def image_tokens(self, pixels: Tensor) -> Tensor:
         """uint8 views [U, V, S, S, 3] -> image tokens [U, N, L]."""
-        bridged: Tensor = self.projection(self.resampler(self.patches(pixels)))
+        return self.bridge(self.patches(pixels))
+
+    def bridge(self, grid: Tensor) -> Tensor:
+        """Patch features [U, V, G, G, D] -> image tokens [U, N, L]."""
+        bridged: Tensor = self.projection(self.resampler(grid))
         return bridged
 
     def embed(self, input_ids: Tensor, image_tokens: Tensor) -> Tensor:
@@ -81,9 +85,12 @@ class PanoLlava(nn.Module):
         filled: Tensor = embeddings.masked_scatter(slots.unsqueeze(-1), image_tokens.to(embeddings.dtype))
         return filled
 
-    def forward(self, batch: Batch) -> Loss:
-        """Summed next-token cross-entropy over the answers. Raises ValueError for a batch with nothing to learn from."""
-        images = self.image_tokens(batch.pixels)[batch.image_index]  # [B, N, L]
+    def forward(self, batch: Batch, grid: Tensor | None = None) -> Loss:
+        """Summed next-token cross-entropy over the answers. Raises ValueError for a batch with nothing to learn from.
+
+        `grid` are the batch's patch features [U, V, G, G, D] where they are at hand.
+        """
+        images = self.bridge(self.patches(batch.pixels) if grid is None else grid)[batch.image_index]  # [B, N, L]
         targets = batch.labels[:, 1:]  # position t predicts token t + 1
         kept = targets != IGNORE
         tokens = int(kept.sum())

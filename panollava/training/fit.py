@@ -21,7 +21,8 @@ from panollava.model.lora import merge_adapters
 from panollava.model.parts import Built, build
 from panollava.model.text import Prompter
 from panollava.stages import RECIPES, Stage
-from panollava.training import data, sinks
+from panollava.training import data, examples, loggers
+from panollava.training.health import HealthWatch
 from panollava.training.module import StageModule
 from panollava.training.recording import Recorder
 from panollava.training.saving import STATE, Position, Saver, restore
@@ -72,6 +73,7 @@ def _beginning(job: StageJob) -> StageEvent:
 
 
 MAY_CHANGE = {"epochs", "max_steps", "save_every_steps", "grad_clip"}
+OVERLAP_OPTIONS = ("vicreg_inv", "vicreg_var", "vicreg_cov", "densecl_temperature", "expander_width")
 
 
 def _check_same_settings(job: StageJob, resume: Path) -> None:
@@ -79,14 +81,16 @@ def _check_same_settings(job: StageJob, resume: Path) -> None:
     before, stage, _ = describe(resume)
     if stage != job.stage:
         raise BadInput(f"{resume}: a checkpoint of stage {stage} cannot be resumed in stage {job.stage}.")
-    theirs, ours = (config.stages[job.stage].model_dump(exclude=MAY_CHANGE) | _of_the_run(config, job.stage) for config in (before, job.config))
+    theirs, ours = (_kept(config, job.stage) for config in (before, job.config))
     if changed := [f"{field} was {theirs[field]} and is {ours[field]}" for field in ours if theirs[field] != ours[field]]:
         raise BadInput(f"{resume}: cannot be resumed with other settings: {', '.join(changed)}. --init-from starts anew from its weights.")
 
 
-def _of_the_run(config: RunConfig, stage: Stage) -> dict[str, Any]:
-    """What a stage's optimizer depends on besides the stage's own settings."""
-    return {"seed": config.seed} | ({"lora_r": config.lora_r} if "lora" in RECIPES[stage].optional else {})
+def _kept(config: RunConfig, stage: Stage) -> dict[str, Any]:
+    kept = config.stages[stage].model_dump(exclude=MAY_CHANGE) | {"seed": config.seed, "loss": config.loss(stage)}
+    if "lora" in RECIPES[stage].optional:
+        kept["lora_r"] = config.lora_r
+    return kept | ({name: getattr(config, name) for name in OVERLAP_OPTIONS} if config.overlap_loss in config.losses(stage) else {})
 
 
 class _Fit:
@@ -97,6 +101,7 @@ class _Fit:
         self.config, self.stage = job.config, job.stage
         self.recipe, self.settings = RECIPES[job.stage], job.config.stages[job.stage]
         self.position = Position()
+        self.watch = HealthWatch(events)
 
     def run(self) -> Path:
         config, settings = self.config, self.settings
@@ -112,8 +117,9 @@ class _Fit:
         self.saver = Saver(self.job.directory, self.position, built.architecture, self.events, self.stop, plan.steps_per_epoch)
         self._load(built, module, resumed)
         self._say_what_learns(module, plan)
-        trainer = self._trainer(plan)
-        self._fit(trainer, module, plan, samples, train, valid, resumed)
+        with loggers.opened(config, self.stage, loggers.Place.of(self.job.directory, self.job.resume), self.events) as logged:
+            trainer = self._trainer(plan, logged, examples.callbacks(module, config, valid, self.events, logged))
+            self._fit(trainer, module, plan, samples, train, valid, resumed)
         if self.position.best_file is None:
             raise ValueError("No validation gave a finite val_loss, so there is no best checkpoint.")
         self._save_final(built, module)
@@ -143,9 +149,9 @@ class _Fit:
             csv = self.config.csv("train" if name == "train" else "valid")
             log.info("decoding the panoramas of %s", csv)
             split = data.load_split(csv, self.config.image_root, self.config.max_bad_frac, cutter, self._on_image, self.recipe.needs_text)
-            if prompter is None:
+            if self.config.overlap_loss in self.config.losses(self.stage) and (name == "train" or prompter is None):
                 data.need_images(csv, split, 4)
-            else:
+            if prompter is not None:
                 self._warn_of_cuts(csv, split, prompter)
             for bad in split.index.bad:
                 self.events.write(Note(level="warning", text=f"left out: {bad.at(csv)}"))
@@ -172,6 +178,7 @@ class _Fit:
                 raise BadInput(f"{self.job.resume}: does not fit this run's model: missing {missing[:3]}, unexpected {unexpected[:3]}.")
             module.step = resumed[STATE]["step"]
             self.position.restore(resumed[STATE]["position"])
+            self.watch.resume(resumed)
             assert self.job.resume is not None
             self.saver.bring_best(self.job.resume.parent)
             log.info("resumed from %s at step %d", self.job.resume, module.step)
@@ -186,14 +193,13 @@ class _Fit:
 
     # training ---------------------------------------------------------------------
 
-    def _trainer(self, plan: data.Plan) -> pl.Trainer:
+    def _trainer(self, plan: data.Plan, logged: loggers.Loggers, watching: list[pl.Callback]) -> pl.Trainer:
         for noise in (".*does not have many workers.*", ".*in eval mode at the start.*", ".*LeafSpec.*"):
             warnings.filterwarnings("ignore", message=noise)
         logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-        wandb = sinks.wandb_sink(self.config, self.stage, self.events)
-        recorder = Recorder(self.events, log.info, [wandb] if wandb else [], plan.steps_per_epoch, self.settings.batch_size)
+        recorder = Recorder(self.events, log.info, [logged.scalars], plan.steps_per_epoch, self.settings.batch_size)
         return pl.Trainer(
-            accelerator="auto", devices=1, precision=_precision(self.config), max_epochs=-1, callbacks=[recorder, self.saver],
+            accelerator="auto", devices=1, precision=_precision(self.config), max_epochs=-1, callbacks=[recorder, *watching, self.watch, self.saver],
             logger=False, enable_checkpointing=False, enable_model_summary=False, enable_progress_bar=False,
             num_sanity_val_steps=0, use_distributed_sampler=False, reload_dataloaders_every_n_epochs=1, gradient_clip_val=self.settings.grad_clip,
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import math
 from datetime import UTC, datetime, timedelta
+from typing import get_args
 
 import pytest
 
@@ -58,6 +59,20 @@ def test_later_stages_and_later_steps_come_first():
 
 
 # the track
+
+
+@pytest.mark.parametrize(
+    ("settings", "vision", "resampler"),
+    [({}, "VICReg", "mlp"), ({"overlap_loss": "densecl", "overlap_loss_weight": 0.1}, "DenseCL", "mlp · 0.1 DenseCL")],
+)
+def test_the_track_names_the_overlap_loss_where_it_is_minimised(settings, vision, resampler):
+    config = RunConfig(**settings).model_dump(mode="json")
+    assert track.about(Stage.vision, config) == f"siglip-base-patch16-224 · {vision}"
+    assert track.about(Stage.resampler, config) == resampler
+
+
+def test_every_overlap_loss_has_a_name_on_the_track():
+    assert set(track.OVERLAP_LOSSES) == set(get_args(RunConfig.model_fields["overlap_loss"].annotation))
 
 
 def leg(status: str, **progress) -> track.Leg:

@@ -380,6 +380,18 @@ def test_image_tokens_are_counted_while_one_types_and_left_out_where_they_are_no
     assert views(weights="hub", vision_model="nobody/nothing") == "8 views of every panorama"
 
 
+def test_the_chain_says_what_each_stage_minimises_as_it_is_set(house, typed):
+    first = house.browser.get("/runs/new").text
+    assert "vicreg loss; learns expander, vision" in first
+    assert first.count("autoregressive loss; learns") == 2
+    told = house.browser.post("/runs/new/plan", data=typed(overlap_loss="densecl", overlap_loss_weight="0.1")).json()["learning"]
+    assert told["vision"].startswith("densecl loss;")
+    assert told["resampler"].startswith("autoregressive + 0.1 densecl loss;")
+    assert told["finetune"].startswith("autoregressive loss;")
+    unclear = house.browser.post("/runs/new/plan", data=typed(overlap_loss="densecl", seed="-1")).json()["learning"]
+    assert unclear["vision"].startswith("overlap loss;")
+
+
 def test_who_may_only_read_sees_the_form_and_may_not_send_it(house):
     reader = TestClient(house.app, raise_server_exceptions=False, headers={"Accept": "text/html", "Origin": "http://testserver"})
     with house.writing.begin() as session:
