@@ -41,7 +41,7 @@ class PanoLlavaForConditionalGeneration(PreTrainedModel, GenerationMixin):
         # transformers collects tied weights from children that are its own models, and looks no deeper.
         tied: dict[str, str] = inner.language.all_tied_weights_keys
         inner.all_tied_weights_keys = {f"language.{name}": f"language.{source}" for name, source in tied.items()}
-        self.post_init()  # type: ignore[no-untyped-call]
+        self.post_init()
 
     def _init_weights(self, module: Any) -> None:
         """Buffers that are in no file; from_pretrained leaves them empty."""

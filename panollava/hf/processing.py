@@ -124,4 +124,4 @@ def _panorama(image: Any) -> "Image":
     return pixels
 
 
-AutoProcessor.register(PanoLlavaConfig, PanoLlavaProcessor, exist_ok=True)  # type: ignore[no-untyped-call]
+AutoProcessor.register(PanoLlavaConfig, PanoLlavaProcessor, exist_ok=True)

@@ -116,7 +116,7 @@ def test_a_finetune_without_adapters_may_be_given_some(config: RunConfig, lora: 
     for start in (best, final):
         load_weights(build(lora, adapters=True).model, start, Stage.finetune)
     train(lora, tmp_path / "adapted", init_from=final)
-    with pytest.raises(BadInput, match="cannot be resumed with other settings: lora_r was 0 and is 4"):
+    with pytest.raises(BadInput, match=r"cannot be resumed with other settings: .*lora_r was 0 and is 4"):
         train(lora, tmp_path / "plain", resume=tmp_path / "plain" / "checkpoints" / "last.ckpt")
 
 

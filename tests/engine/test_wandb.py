@@ -48,7 +48,8 @@ def log(config: RunConfig, place: Place, steps: range = range(0)) -> list[str]:
 
 
 def rows(directory: Path) -> list[dict[str, Any]]:
-    """What the offline run in a directory holds, in the order written."""
+    """What the offline run in a directory holds, in the order written. W&B's own process may still be writing it, and ends when it has."""
+    wandb.teardown()
     (path,) = directory.glob("wandb/offline-run-*/*.wandb")
     return [{item.nested_key[0] if item.nested_key else item.key: json.loads(item.value_json) for item in row.item} for row in _history(path)]
 
