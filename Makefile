@@ -6,7 +6,7 @@ INSTALLED := .venv/installed
 export HF_HUB_OFFLINE ?= 1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup run demo check fix test screenshots migration
+.PHONY: help setup run demo check fix test bench screenshots migration
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -15,7 +15,7 @@ setup: $(INSTALLED) ## Virtual environment in .venv with the pinned dependencies
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "PanoLLaVA needs Python 3.11 or 3.12 on the PATH; set PYTHON=/path/to/it."; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev,wandb]'
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev,wandb,tensorboard]'
 	@touch $@
 
 run: setup ## Dashboard and workers on this machine; prints the sign-in link
@@ -37,6 +37,9 @@ fix: setup ## Format, and mend what ruff can mend
 
 test: setup ## All tests; ARGS for pytest
 	$(BIN)/pytest $(ARGS)
+
+bench: setup ## How fast the engine is beside its peers, as a table; ARGS=--rounds=5 is quicker
+	$(BIN)/python -m tools.bench $(ARGS)
 
 screenshots: setup ## Pictures of the pages in docs/img, taken by the browser tests
 	PANOLLAVA_PICTURES=docs/img $(BIN)/pytest tests/browser

@@ -105,10 +105,10 @@ class StageRun(SQLModel, table=True):
     """One stage of one run. Its status is its newest job's, or `waiting` while it has none."""
 
     __tablename__ = "stage"
-    __table_args__ = (UniqueConstraint("run_id", "stage"),)
+    __table_args__ = (UniqueConstraint("run_id", "stage"), Index(None, "run_id", "position"))
 
     id: int = _id()
-    run_id: int = Field(foreign_key="run.id", index=True, ondelete="CASCADE")
+    run_id: int = Field(foreign_key="run.id", ondelete="CASCADE")
     stage: Stage = _choice(Stage)
     position: int
     init_checkpoint: str | None = Field(default=None, description="Path of the checkpoint whose weights it started from.")
@@ -278,6 +278,24 @@ class LogChunk(SQLModel, table=True):
     size: int
     lines: int = Field(default=0, description="Ends of lines in the output up to the end of this piece, the pieces before it included.")
     data: bytes = Field(sa_type=LargeBinary)
+
+
+class Sample(SQLModel, table=True):
+    """What a model answered to one of its run's example questions after one validation."""
+
+    __table_args__ = NEVER_AGAIN
+
+    id: int = _id()
+    run_id: int = Field(foreign_key="run.id", index=True, ondelete="CASCADE")
+    stage_id: int = Field(foreign_key="stage.id", index=True, ondelete="CASCADE")
+    job_id: int = Field(foreign_key="job.id", index=True, ondelete="CASCADE")
+    attempt: int
+    step: int
+    url: str
+    query: str
+    references: list[str] = _json()
+    prediction: str
+    at: datetime = _time()
 
 
 class Event(SQLModel, table=True):

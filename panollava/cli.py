@@ -67,7 +67,8 @@ def _parameter(name: str, field: FieldInfo, note: str) -> inspect.Parameter:
 
 def _default(field: FieldInfo) -> str:
     default = field.get_default(call_default_factory=True)
-    return "" if field.is_required() or default in (None, ()) else f" [default: {','.join(default) if isinstance(default, tuple) else default}]"
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    return "" if field.is_required() or default in (None, ()) else f" [default: {shown}]"
 
 
 def with_flags(*models: tuple[type[BaseModel], set[str], bool]) -> Callable[[Command], Command]:

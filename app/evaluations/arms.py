@@ -1,7 +1,8 @@
 """The evaluations of a comparison as its page shows them: each with a letter, a shape and a colour, and with the views its model was given."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from app.evaluations import panoramas
 from app.evaluations import service as evaluations
@@ -49,15 +50,24 @@ class Ring:
     problem: str | None
 
     @property
-    def data(self) -> list[dict[str, float]]:
+    def data(self) -> list[dict[str, Any]]:
         """For the viewer's script."""
-        return [{"yaw": view.yaw, "pitch": view.pitch, "fov": view.fov} for view in self.views]
+        return [asdict(view) for view in self.views]
 
     @property
     def says(self) -> str:
         if self.problem:
             return self.problem
-        return _("{n} views of {fov}° were given to the model.").format(n=len(self.views), fov=f"{self.views[0].fov:g}")
+        tiles = [view for view in self.views if view.fov < 360]
+        if not tiles:
+            return _("The whole panorama was given to the model as one view.")
+        if tiles[0].projection == "equirectangular":
+            what = _("{n} crops of {fov}° and the full height were given to the model.")
+        elif len(tiles) < len(self.views):
+            what = _("The whole panorama and {n} views of {fov}° were given to the model.")
+        else:
+            what = _("{n} views of {fov}° were given to the model.")
+        return what.format(n=len(tiles), fov=f"{tiles[0].fov:g}")
 
 
 @dataclass(frozen=True)

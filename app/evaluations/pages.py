@@ -130,6 +130,7 @@ def _samples(board: Board, arms: Sequence[Arm], state: State, settings: Settings
         "other": None if other is None else arms[other],
         "explorer": shown, "curve": curve, "low": samples.low(board, state.metric, base, other),
         "rings": rings, "ring": ring, "look": arms_.look(state, ring), "outline": panoramas.outline, "place": panoramas.place,
+        "direction": panoramas.direction, "spelt": panoramas.spelt,
         "missing": _missing(arms[base].evaluation, shown.sample, settings), "metrics": list(board.scores),
     }  # fmt: skip
 

@@ -36,7 +36,7 @@ def ring_of(evaluation: Evaluation) -> tuple[View, ...]:
     """The views its model was given of every panorama. Raises BadInput when the checkpoint's note is gone and nothing says so any more."""
     note = rundir.read_note(Path(evaluation.config["checkpoint"]))
     config = validated(RunConfig, note.config)
-    return views.ring(config.views, config.fov)
+    return views.layout(config).views
 
 
 def outline(view: View) -> str:
@@ -50,7 +50,28 @@ def _path(x: Doubles, y: Doubles) -> str:
     return "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in zip(x, y, strict=True)) + "Z"
 
 
-def place(view: View) -> float:
-    """Where the middle of a view is on the map's width, percent, kept off the edges so that its number can be read."""
-    across = (view.yaw + 180) % 360 / 3.6
-    return round(min(max(across, 3.0), 97.0), 2)
+def place(view: View) -> tuple[float, float]:
+    """Where a view's number stands on the map, percent of width and height: in its middle but off the edges, that of the whole in a corner."""
+    if view.fov == 360:
+        return 3.0, 6.0
+    across, down = (view.yaw + 180) % 360 / 3.6, 50 - view.pitch / 1.8
+    return round(min(max(across, 3.0), 97.0), 2), round(min(max(down, 6.0), 94.0), 2)
+
+
+def direction(view: View) -> str:
+    """Where a view looks, in as few signs as fit on a button."""
+    if view.fov == 360:
+        return _("all")
+    up = f" {'↑' if view.pitch > 0 else '↓'}{abs(view.pitch):.0f}°" if view.pitch else ""
+    return f"{view.yaw:.0f}°{up}"
+
+
+def spelt(view: View) -> str:
+    """The same for those who hear it."""
+    if view.fov == 360:
+        return _("the whole panorama")
+    right = _("{yaw}° to the right").format(yaw=f"{view.yaw:g}")
+    if not view.pitch:
+        return right
+    way = _("{pitch}° up") if view.pitch > 0 else _("{pitch}° down")
+    return f"{right}, {way.format(pitch=f'{abs(view.pitch):g}')}"

@@ -21,7 +21,7 @@ GROUPS = {
     "Views": (_("Views"), ""),
     "Model": (_("Model"), ""),
     "Optimizer": (_("Optimizer"), ""),
-    "VICReg": (_("VICReg"), _("The loss of stage vision.")),
+    "Overlap loss": (_("Overlap loss"), _("The loss of stage vision, which can be added to stage resampler.")),
     "Advanced": (_("Advanced"), ""),
     "Terminal": (_("Terminal only"), _("A run of this server gets directories of its own. These count for the command.")),
 }
@@ -49,10 +49,22 @@ LABELS = {
     "max_bad_frac": _("Bad rows allowed"),
     "num_workers": _("Image loaders"),
     "fov": _("Field of view"),
-    "vicreg_inv": _("Invariance"),
-    "vicreg_var": _("Variance"),
-    "vicreg_cov": _("Covariance"),
+    "view_count": _("Views of a ring"),
+    "cube_faces": _("Faces of the cube"),
+    "view_size": _("Size of a view"),
+    "overlap_loss": _("Loss"),
+    "overlap_loss_weight": _("Weight in stage resampler"),
+    "vicreg_inv": _("VICReg: invariance"),
+    "vicreg_var": _("VICReg: variance"),
+    "vicreg_cov": _("VICReg: covariance"),
+    "densecl_temperature": _("DenseCL: temperature"),
+    "lora_r": _("LoRA rank"),
+    "lora_alpha": _("LoRA scale"),
+    "lora_dropout": _("LoRA dropout"),
+    "lora_targets": _("LoRA layers"),
     "wandb_project": _("W&B project"),
+    "tensorboard": _("TensorBoard"),
+    "metrics_csv": _("metrics.csv"),
     "output_dir": _("Output directory"),
     "log_dir": _("Log directory"),
 }
@@ -71,6 +83,8 @@ class Field:
     unit: str
     group: str
     type: str
+    items: str
+    """What an array is of."""
     choices: tuple[str, ...]
     bounds: str
     """In words: `above 0, at most 1`."""
@@ -85,7 +99,8 @@ class Field:
         """What the text stands for, as JSON has it; text that is no number stays text, for the schema to refuse. `instead`: of nothing."""
         text = text.strip()
         if self.type == "array":
-            return list(Stage) if text == "all" else [name.strip() for name in text.split(",") if name.strip()]
+            names = [name.strip() for name in text.split(",") if name.strip()]
+            return list(Stage) if text == "all" else [_number(name) for name in names] if self.items == "number" else names
         if not text:
             return None if self.is_optional else instead
         if self.type == "boolean":
@@ -129,7 +144,7 @@ def fields() -> dict[str, Field]:
 def text(value: Any) -> str:
     """What stands in a field that has this value: `5e-6`, `0.5`, `vision,finetune`, nothing for None."""
     if isinstance(value, list | tuple):
-        return ",".join(map(str, value))
+        return ",".join(map(text, value))
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
@@ -154,7 +169,8 @@ def _field(key: str, spec: Mapping[str, Any], stage: Stage | None = None) -> Fie
         name=f"stages.{stage}.{key}" if stage else key, key=key, stage=stage,
         label=LABELS.get(key) or key.replace("_", " ").capitalize(),
         help=_(spec["description"]), unit=_(spec["x-unit"]) if "x-unit" in spec else "", group=spec["x-group"],
-        type=kind["type"], choices=tuple(map(str, choices)), bounds=", ".join(_bounds(kind)), is_optional=len(kinds) > 1,
+        type=kind["type"], items=kind.get("items", {}).get("type", ""), choices=tuple(map(str, choices)),
+        bounds=", ".join(_bounds(kind)), is_optional=len(kinds) > 1,
     )  # fmt: skip
 
 

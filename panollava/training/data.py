@@ -197,4 +197,4 @@ def loader(samples: Samples, collate: Collate, batches: list[list[int]], num_wor
 def need_images(csvs: Sequence[Path], split: Split, smallest: int) -> None:
     """Raises BadInput when a split has fewer panoramas than statistics across images need."""
     if (count := len(split.index.used_images)) < smallest:
-        raise BadInput(f"{', '.join(map(str, csvs))}: {count} different panoramas, and stage vision takes statistics across at least {smallest}.")
+        raise BadInput(f"{', '.join(map(str, csvs))}: {count} different panoramas, and the overlap loss takes statistics across at least {smallest}.")

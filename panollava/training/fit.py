@@ -20,16 +20,18 @@ from panollava.data.cache import views_recipe
 from panollava.data.fingerprint import Fingerprint, changed, fingerprint, write_fingerprints
 from panollava.errors import BadInput
 from panollava.events import EVENTS_FILE, EventWriter, Note, Progress, StageEvent
+from panollava.model.lora import merge_adapters
 from panollava.model.parts import Built, build
 from panollava.model.text import Prompter
 from panollava.stages import RECIPES, Stage
-from panollava.training import data, sinks
+from panollava.training import data, examples, loggers
 from panollava.training.features import encode_missing, features_of
+from panollava.training.health import HealthWatch
 from panollava.training.module import StageModule
 from panollava.training.recording import Recorder
 from panollava.training.saving import STATE, Position, Saver, restore
 from panollava.training.stop import Stopped, StopRequest
-from panollava.training.weights import describe, light_state, load_weights, read_checkpoint, save_final
+from panollava.training.weights import describe, final_metadata, light_state, load_weights, read_checkpoint, refuse_merged, save_final
 from panollava.views import Cutter
 
 log = logging.getLogger("panollava")
@@ -76,6 +78,7 @@ def _beginning(job: StageJob) -> StageEvent:
 
 SPLITS: tuple[Literal["train", "valid"], ...] = ("train", "valid")
 MAY_CHANGE = {"epochs", "max_steps", "save_every_steps", "grad_clip"}
+OVERLAP_OPTIONS = ("vicreg_inv", "vicreg_var", "vicreg_cov", "densecl_temperature", "expander_width")
 
 
 def _check_same_settings(job: StageJob, resume: Path) -> None:
@@ -83,9 +86,14 @@ def _check_same_settings(job: StageJob, resume: Path) -> None:
     before, stage, _ = describe(resume)
     if stage != job.stage:
         raise BadInput(f"{resume}: a checkpoint of stage {stage} cannot be resumed in stage {job.stage}.")
-    theirs, ours = (config.stages[job.stage].model_dump(exclude=MAY_CHANGE) | {"seed": config.seed} for config in (before, job.config))
+    theirs, ours = (_kept(config, job.stage) for config in (before, job.config))
     if changed := [f"{field} was {theirs[field]} and is {ours[field]}" for field in ours if theirs[field] != ours[field]]:
         raise BadInput(f"{resume}: cannot be resumed with other settings: {', '.join(changed)}. --init-from starts anew from its weights.")
+
+
+def _kept(config: RunConfig, stage: Stage) -> dict[str, Any]:
+    kept = config.stages[stage].model_dump(exclude=MAY_CHANGE) | {"seed": config.seed, "loss": config.loss(stage)}
+    return kept | ({name: getattr(config, name) for name in OVERLAP_OPTIONS} if config.overlap_loss in config.losses(stage) else {})
 
 
 class _Fit:
@@ -96,12 +104,13 @@ class _Fit:
         self.config, self.stage = job.config, job.stage
         self.recipe, self.settings = RECIPES[job.stage], job.config.stages[job.stage]
         self.position = Position()
+        self.watch = HealthWatch(events)
 
     def run(self) -> Path:
         config, settings = self.config, self.settings
         pl.seed_everything(config.seed, workers=True, verbose=False)
         resumed = read_checkpoint(self.job.resume) if self.job.resume else None
-        built = build(config, language=self.recipe.needs_text)
+        built = build(config, language=self.recipe.needs_text, adapters="lora" in self.recipe.optional)
         self._check_start(built)
         self._check_prompts(built)
         train, valid = self._splits(built)
@@ -112,8 +121,9 @@ class _Fit:
         self._load(built, module, resumed)
         train, valid = self._encoded(built, train), self._encoded(built, valid)
         self._say_what_learns(module, plan)
-        trainer = self._trainer(plan)
-        self._fit(trainer, module, plan, samples, train, valid, resumed)
+        with loggers.opened(config, self.stage, loggers.Place.of(self.job.directory, self.job.resume), self.events) as logged:
+            trainer = self._trainer(plan, logged, examples.callbacks(module, config, valid, self.events, logged))
+            self._fit(trainer, module, plan, samples, train, valid, resumed)
         if self.position.best_file is None:
             raise ValueError("No validation gave a finite val_loss, so there is no best checkpoint.")
         self._save_final(built, module)
@@ -123,6 +133,7 @@ class _Fit:
 
     def _check_start(self, built: Built) -> None:
         for checkpoint in filter(None, (self.job.init_from, self.job.resume)):
+            refuse_merged(checkpoint)
             rundir.check_same_architecture(checkpoint, *describe(checkpoint)[1:], built.architecture)
         if self.job.resume:
             _check_same_settings(self.job, self.job.resume)
@@ -135,7 +146,7 @@ class _Fit:
 
     def _splits(self, built: Built) -> tuple[data.Collate, data.Collate]:
         """Training and validation data, every image looked at."""
-        cutter = Cutter(built.ring, built.architecture.image_size)
+        cutter = Cutter(built.layout, built.architecture.image_size)
         prompter = Prompter(built.tokenizer, built.image_tokens, self.settings.max_text_length) if self.recipe.needs_text else None
         collates: list[data.Collate] = []
         prints: dict[str, Fingerprint] = {}
@@ -147,9 +158,9 @@ class _Fit:
                 csvs, self.config.image_root, self.config.max_bad_frac, cutter, self._on_image, self.recipe.needs_text,
                 access=self.access, need_views="vision" in self.recipe.trains or self.config.cache != "auto",
             )  # fmt: skip
-            if prompter is None:
+            if self.config.overlap_loss in self.config.losses(self.stage) and (name == "train" or prompter is None):
                 data.need_images(csvs, split, 4)
-            else:
+            if prompter is not None:
                 self._warn_of_cuts(csvs, split, prompter)
             for bad in split.index.bad:
                 self.events.write(Note(level="warning", text=f"left out: {bad}"))
@@ -205,6 +216,7 @@ class _Fit:
                 raise BadInput(f"{self.job.resume}: does not fit this run's model: missing {missing[:3]}, unexpected {unexpected[:3]}.")
             module.step = resumed[STATE]["step"]
             self.position.restore(resumed[STATE]["position"])
+            self.watch.resume(resumed)
             assert self.job.resume is not None
             self.saver.bring_best(self.job.resume.parent)
             log.info("resumed from %s at step %d", self.job.resume, module.step)
@@ -219,14 +231,13 @@ class _Fit:
 
     # training ---------------------------------------------------------------------
 
-    def _trainer(self, plan: data.Plan) -> pl.Trainer:
+    def _trainer(self, plan: data.Plan, logged: loggers.Loggers, watching: list[pl.Callback]) -> pl.Trainer:
         for noise in (".*does not have many workers.*", ".*in eval mode at the start.*", ".*LeafSpec.*"):
             warnings.filterwarnings("ignore", message=noise)
         logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-        wandb = sinks.wandb_sink(self.config, self.stage, self.events)
-        recorder = Recorder(self.events, log.info, [wandb] if wandb else [], plan.steps_per_epoch, self.settings.batch_size)
+        recorder = Recorder(self.events, log.info, [logged.scalars], plan.steps_per_epoch, self.settings.batch_size)
         return pl.Trainer(
-            accelerator="auto", devices=1, precision=_precision(self.config), max_epochs=-1, callbacks=[recorder, self.saver],
+            accelerator="auto", devices=1, precision=_precision(self.config), max_epochs=-1, callbacks=[recorder, *watching, self.watch, self.saver],
             logger=False, enable_checkpointing=False, enable_model_summary=False, enable_progress_bar=False,
             num_sanity_val_steps=0, use_distributed_sampler=False, reload_dataloaders_every_n_epochs=1, gradient_clip_val=self.settings.grad_clip,
         )  # fmt: skip
@@ -254,13 +265,8 @@ class _Fit:
 
     def _save_final(self, built: Built, module: StageModule) -> None:
         path = self.job.directory / rundir.FINAL
-        metadata = {
-            "format": "pt",
-            "stage": str(self.stage),
-            "config": self.config.model_dump_json(),
-            "architecture": built.architecture.model_dump_json(),
-        }
-        save_final(built.model, path, metadata)
+        merge_adapters(built.model)
+        save_final(built.model, path, final_metadata(self.config, self.stage, built.architecture))
         self.saver.add_note(path, module, "final", module.validation)
         log.info("wrote %s; best is %s", path, self.position.best_file)
 

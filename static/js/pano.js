@@ -8,7 +8,7 @@
 // "look", { yaw, pitch, fov, aspect, byHand }. Attributes that change are followed, and the ones of the look are kept up to date.
 
 import { Picture, WIDEST } from "./pano-picture.js";
-import { edge, toView, toWorld, turned } from "./sphere.js";
+import { edge, middle, toView, turned } from "./sphere.js";
 
 const LOOK = ["yaw", "pitch", "fov"];
 const FOV = [25, 115]; // app/evaluations/state.py has the same limits
@@ -43,7 +43,7 @@ class Overlay {
       const number = svg("text", { y: 4 });
       number.textContent = index + 1;
       const label = svg("g", { class: `fl${on}` }, svg("rect", { x: -11, y: -10, width: 22, height: 20, rx: 4 }), number);
-      return { edge: edge(view, POINTS), middle: toWorld([0, 0, 1], view.yaw, view.pitch), outline: svg("path", { class: `fp${on}` }), label };
+      return { edge: edge(view, POINTS), middle: middle(view), outline: svg("path", { class: `fp${on}` }), label };
     });
     this.root.replaceChildren(...this.marks.map((mark) => mark.outline), ...this.marks.map((mark) => mark.label));
   }

@@ -1,7 +1,8 @@
 // Directions, views and their outlines on the sphere and on the map. Pure functions, degrees in and out.
 //
-// As in panollava/views.py: longitude 0 is the middle of the image, + to the right; latitude + up. A direction is [x right, y up, z ahead].
-// A view is { yaw, pitch, fov, aspect }: fov is from its left edge to its right one, aspect its width over its height, 1 if not given.
+// As in panollava/layouts.py: longitude 0 is the middle of the image, + to the right; latitude + up. A direction is [x right, y up, z ahead].
+// A view is { yaw, pitch, fov, aspect, projection }: fov is from its left edge to its right one, aspect its width over its height, 1 if not given.
+// projection "equirectangular": no camera, but fov degrees of longitude over the full height.
 
 const RADIAN = Math.PI / 180;
 
@@ -19,17 +20,34 @@ export function toView([x, y, z], yaw, pitch) {
   return [right, y * Math.cos(pitch * RADIAN) - ahead * Math.sin(pitch * RADIAN), y * Math.sin(pitch * RADIAN) + ahead * Math.cos(pitch * RADIAN)];
 }
 
-/** Directions along a view's edge, from its top left corner clockwise, n to a side, evenly spaced in the view. */
-export function edge({ yaw, pitch = 0, fov, aspect = 1 }, n = 24) {
-  const right = Math.tan((fov / 2) * RADIAN);
-  const up = right / aspect;
+/** Points along the edge of a square from -1 to 1, from its top left corner clockwise, n to a side: [right, up]. */
+function around(n) {
   const along = Array.from({ length: n }, (_, k) => (2 * k) / n - 1);
-  const plane = [...along.map((t) => [t, 1]), ...along.map((t) => [1, -t]), ...along.map((t) => [-t, -1]), ...along.map((t) => [-1, t])];
-  return plane.map(([x, y]) => toWorld([x * right, y * up, 1], yaw, pitch));
+  return [...along.map((t) => [t, 1]), ...along.map((t) => [1, -t]), ...along.map((t) => [-t, -1]), ...along.map((t) => [-1, t])];
 }
+
+const isCrop = (view) => view.projection === "equirectangular";
+
+/** The edge of a crop on the map: [longitude, latitude]. */
+const cropEdge = ({ yaw, fov }, n) => around(n).map(([x, y]) => [yaw + (x * fov) / 2, y * 90]);
+
+/** [longitude, latitude] as a direction. */
+const direction = ([longitude, latitude]) => toWorld([0, 0, 1], longitude, latitude);
+
+/** Directions along a view's edge, from its top left corner clockwise, n to a side, evenly spaced in the view. */
+export function edge(view, n = 24) {
+  if (isCrop(view)) return cropEdge(view, n).map(direction);
+  const { yaw, pitch = 0, fov, aspect = 1 } = view;
+  const right = Math.tan((fov / 2) * RADIAN);
+  return around(n).map(([x, y]) => toWorld([x * right, (y * right) / aspect, 1], yaw, pitch));
+}
+
+/** Where a view's number stands: in its middle, that of the whole panorama overhead. */
+export const middle = (view) => (isCrop(view) && view.fov >= 360 ? [0, 1, 0] : toWorld([0, 0, 1], view.yaw, view.pitch ?? 0));
 
 /** What a view shows: [longitude, latitude] of the points of its edge; panollava.views.footprint gives the same. */
 export function footprint(view, n = 24) {
+  if (isCrop(view)) return cropEdge(view, n).map(([longitude, latitude]) => [turned(longitude), latitude]);
   return edge(view, n).map(([x, y, z]) => [Math.atan2(x, z) / RADIAN, Math.atan2(y, Math.hypot(x, z)) / RADIAN]);
 }
 

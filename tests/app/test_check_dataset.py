@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from app.errors import Conflict, Forbidden, Invalid, NotFound
 from app.settings import Settings
 from panollava.data import index
 from panollava.data.images import read_panorama
+from panollava.data.index import OnProgress
 from panollava.errors import BadInput
 
 HEAD = "url,query,annotation\n"
@@ -57,6 +58,24 @@ def check(settings: Settings, csv: str, **more: object) -> Checked:
 
 async def all_of(watched) -> list[Progress | Checked]:
     return [news async for news in watched]
+
+
+def slowed(monkeypatch, wait: Callable[[int], object]) -> threading.Event:
+    """Every check waits before it tells of so many images; what comes back is set when one has ended."""
+    real, ended = datasets.check, threading.Event()
+
+    def check(settings: Settings, question: Question, on_progress: OnProgress) -> Checked:
+        def tell(done: int, total: int) -> None:
+            wait(done)
+            on_progress(done, total)
+
+        try:
+            return real(settings, question, tell)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(datasets, "check", check)
+    return ended
 
 
 # What it says
@@ -179,29 +198,28 @@ def test_only_images_that_the_table_names_are_given_out(settings, root):
 
 def test_a_check_tells_how_far_it_is_and_then_what_came_of_it(settings, root, monkeypatch):
     monkeypatch.setattr(checks, "TICK_SECONDS", 0.001)
-    *told, report = asyncio.run(all_of(Checks().watch(settings, Question(csv=many(root, 200)))))
+    heard = threading.Event()
+    slowed(monkeypatch, lambda done: done != 100 or heard.wait(60))
+    told: list[Progress | Checked] = []
+
+    async def listen() -> None:
+        async for news in Checks().watch(settings, Question(csv=many(root, 200))):
+            told.append(news)
+            if isinstance(news, Progress) and news.done:
+                heard.set()
+
+    asyncio.run(listen())
+    *progress, report = told
     assert isinstance(report, Checked) and report.images == 200
-    seen = [news.done for news in told if news.total]
-    assert seen and seen == sorted(seen) and {news.total for news in told} <= {0, 200}
+    seen = [news.done for news in progress if news.total]
+    assert seen and seen == sorted(seen) and {news.total for news in progress} <= {0, 200}
 
 
 def test_a_check_stops_when_nobody_watches_it_any_more(settings, root, monkeypatch):
     monkeypatch.setattr(checks, "TICK_SECONDS", 0.001)
     question, house = Question(csv=many(root, 300)), Checks()
-    ended = threading.Event()
-    real = datasets.check
-
-    def slow(settings, question, on_progress):
-        def tell(done, total):
-            time.sleep(0.01)
-            on_progress(done, total)
-
-        try:
-            return real(settings, question, tell)
-        finally:
-            ended.set()
-
-    monkeypatch.setattr(datasets, "check", slow)
+    left, reached = threading.Event(), []
+    ended = slowed(monkeypatch, lambda done: (reached.append(done), done != 100 or left.wait(60)))
 
     async def leave_early() -> int:
         async with contextlib.aclosing(house.watch(settings, question)) as watched:
@@ -211,7 +229,8 @@ def test_a_check_stops_when_nobody_watches_it_any_more(settings, root, monkeypat
         raise AssertionError("the check ended before anybody could leave")
 
     assert asyncio.run(leave_early()) < 300
-    assert ended.wait(5), "the check went on"
+    left.set()
+    assert ended.wait(60) and reached[-1] < 300, "the check went on"
     assert house.find(settings, question) is None
 
 
@@ -230,7 +249,7 @@ def test_checks_beyond_two_wait_and_say_so_and_beyond_ten_are_refused(settings, 
     monkeypatch.setattr(checks, "TICK_SECONDS", 0.001)
     go, house, question = threading.Event(), Checks(), Question(csv=table(root, "a.jpg,q,a\n"))
     real = datasets.check
-    monkeypatch.setattr(datasets, "check", lambda *arguments: (go.wait(10), real(*arguments))[1])
+    monkeypatch.setattr(datasets, "check", lambda *arguments: (go.wait(60), real(*arguments))[1])
 
     heard: list[list[Progress | Checked]] = [[] for _ in range(10)]
 
@@ -255,7 +274,8 @@ def test_checks_beyond_two_wait_and_say_so_and_beyond_ten_are_refused(settings, 
 
 def test_a_server_that_leaves_ends_its_checks(settings, root, monkeypatch):
     monkeypatch.setattr(checks, "TICK_SECONDS", 0.001)
-    house, question = Checks(), Question(csv=many(root, 300))
+    house, question, closed = Checks(), Question(csv=table(root, "a.jpg,q,a\n")), threading.Event()
+    slowed(monkeypatch, lambda _done: closed.wait(60))
 
     async def close_early() -> None:
         async for _news in house.watch(settings, question):
@@ -263,6 +283,7 @@ def test_a_server_that_leaves_ends_its_checks(settings, root, monkeypatch):
 
     with pytest.raises(Conflict, match="being stopped"):
         asyncio.run(close_early())
+    closed.set()
 
 
 # What is suggested

@@ -20,7 +20,7 @@ def test_times_come_from_the_databases_clock_in_utc_to_the_millisecond(house, se
     first, _pause, second = db.now(session), time.sleep(0.005), db.now(session)
     assert first < second
     assert first.utcoffset() == timedelta(0)
-    assert abs(datetime.now(UTC) - first) < timedelta(seconds=5)
+    assert abs(datetime.now(UTC) - first) < timedelta(minutes=1)
     assert any(db.now(session).microsecond % 1_000_000 for _ in range(3))
 
 

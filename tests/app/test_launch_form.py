@@ -187,6 +187,12 @@ def test_the_same_form_is_the_same_request_and_a_changed_one_is_another(start):
     assert len({key(seed="1"), key(seed="2"), key(seed="1", priority="3")}) == 3
 
 
+def test_numbers_that_stand_in_one_field_are_numbers():
+    field = fields.fields()["pitches"]
+    assert (fields.text((-45.0, 0.5)), field.value("-45, 0.5,", None)) == ("-45,0.5", [-45, 0.5])
+    assert field.value("-45,up", None) == [-45, "up"]
+
+
 # The preview
 
 
@@ -203,17 +209,19 @@ def in_a_terminal(command):
 EVERYTHING = {
     "name": "it.s", "stage": ["vision", "finetune"], "init_from": "my runs/best.ckpt", "vision_model": "some/where", "language_model": "./here",
     "data_dir": "it's here", "csv_train": "a b.csv", "csv_val": "$HOME/v.csv", "image_root": "i;ls", "max_bad_frac": 0.25, "num_workers": 3,
-    "fov": 100.5, "overlap": 0.6, "resampler_width": None, "pool": 4, "vicreg_inv": 1e-7, "vicreg_var": 0, "vicreg_cov": 2, "expander_width": 7,
+    "crop_strategy": "anyres_e2p", "fov": 100.5, "overlap": 0.6, "view_count": 12, "pitches": [-30, 0.5], "view_size": 64,
+    "resampler_width": None, "pool": 4, "vicreg_inv": 1e-7, "vicreg_var": 0, "vicreg_cov": 2, "expander_width": 7,
     "seed": 12, "precision": "fp32", "wandb_project": "mine", "output_dir": "out put", "log_dir": "lo*gs",
     "stages": {stage: {
         "epochs": 9, "batch_size": 11, "lr": 3e-5, "vision_lr": None, "max_text_length": 99, "max_steps": 5, "weight_decay": 0.0,
         "warmup_ratio": 0.2, "min_lr_ratio": 1, "grad_clip": 0.3, "save_every_steps": 8,
     } for stage in Stage},
 }  # fmt: skip
+CUBE = {"stage": ["finetune"], "crop_strategy": "cubemap", "cube_faces": 4}
 
 
 @pytest.mark.parametrize("preset", [None, *PRESETS])
-@pytest.mark.parametrize("config", [{}, {"stages": {"resampler": {"lr": 1e-4}}}, EVERYTHING], ids=["nothing", "one", "everything"])
+@pytest.mark.parametrize("config", [{}, {"stages": {"resampler": {"lr": 1e-4}}}, EVERYTHING, CUBE], ids=["nothing", "one", "everything", "cube"])
 def test_the_previewed_command_makes_the_same_config_in_a_terminal(preset, config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     plan = preview.plan(RunRequest(preset=preset, config=config), "http://here")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from app import demo, processes
 from app.client import Client
@@ -22,6 +22,9 @@ RULES = ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa"]
 DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 PICTURES = os.environ.get("PANOLLAVA_PICTURES")
 """Where pictures of the pages go, those of the README and below `pages/` all of them; `make screenshots` says docs/img."""
+
+
+expect.set_options(timeout=30_000)  # milliseconds; five seconds, the default, pass when the machine stalls
 
 
 @pytest.fixture(scope="session")

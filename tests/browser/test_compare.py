@@ -4,6 +4,7 @@ import io
 import random
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -106,14 +107,15 @@ def test_the_address_shows_somebody_else_the_same(tab: Tab, compared: str, chrom
 
 
 def test_outlines_in_the_browser_are_those_of_the_renderer(tab: Tab, compared: str) -> None:
-    """The same 50 views, however they look, from both: nowhere a tenth of a degree apart."""
+    """The same 50 views, however they look, and crops and the whole, from both: nowhere a tenth of a degree apart."""
     rng = random.Random(0)
     views = [View(rng.uniform(-180, 180), rng.uniform(-60, 60), rng.uniform(30, 120)) for _ in range(50)]
+    views += [View(rng.uniform(-180, 360), 0, fov, "equirectangular") for fov in (30, 90, 120, 169, 360)]
     tab.page.goto(compared)
     source = tab.page.evaluate("document.querySelector('script[src*=\"/js/\"]').src.replace(/[^/]+$/, 'sphere.js')")
     told = tab.page.evaluate(
         "([source, views]) => import(source).then(({ footprint }) => views.map((view) => footprint(view, 8)))",
-        [source, [{"yaw": view.yaw, "pitch": view.pitch, "fov": view.fov} for view in views]],
+        [source, [asdict(view) for view in views]],
     )
     for view, theirs in zip(views, told, strict=True):
         ours = directions(footprint(view, 8))

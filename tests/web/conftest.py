@@ -215,5 +215,5 @@ def serving(settings: Settings) -> Iterator[Served]:
         yield Served(app, server, f"http://127.0.0.1:{port}")
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive(), "the server did not end"

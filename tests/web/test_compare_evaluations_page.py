@@ -5,11 +5,13 @@ import json
 import re
 from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from app.models import JobStatus
 from panollava import rundir
+from panollava.config import RunConfig
 from panollava.events import StageEvent
 from panollava.metrics.captions import Prediction
 from panollava.metrics.report import report
@@ -156,6 +158,37 @@ def test_the_panorama_is_there_with_the_views_the_model_was_given(house):
     assert 'data-yaw="-20.5" data-pitch="10.0" data-fov="60.0"' in other
     image = html.unescape(re.search(r'data-src="(.*?)"', other)[1])
     assert house.browser.get(image).headers["content-type"] == "image/jpeg"
+
+
+@pytest.mark.parametrize(
+    ("config", "says", "buttons"),
+    [
+        ({"crop_strategy": "resize"}, "The whole panorama was given to the model as one view.", ["1 all"]),
+        ({"crop_strategy": "cubemap"}, "6 views of 90° were given to the model.", ["1 0°", "4 270°", "5 0° ↑90°", "6 0° ↓90°"]),
+        ({"crop_strategy": "sliding_window", "fov": 120}, "6 crops of 120° and the full height were given to the model.", ["1 0°", "6 300°"]),
+        (
+            {"crop_strategy": "anyres_e2p", "pitches": [30]},
+            "The whole panorama and 8 views of 90° were given to the model.",
+            ["1 all", "9 315° ↑30°"],
+        ),
+    ],
+)
+@pytest.mark.usefixtures("pictures")
+def test_views_of_every_crop_strategy_are_drawn_and_named(house, config, says, buttons):
+    page = read(house, ids=right(house, config=config), sample=1)
+    assert says in text_of(page)
+    views = json.loads(html.unescape(re.search(r"data-views='(.*?)'", page)[1]))
+    assert page.count('class="fp') == len(views) == RunConfig(**config).views
+    assert {view["projection"] for view in views} <= {"perspective", "equirectangular"}
+    assert [button for button in buttons if button not in text_of(page)] == []
+
+
+@pytest.mark.usefixtures("pictures")
+def test_the_whole_panorama_is_outlined_by_the_edge_of_the_map(house):
+    page = read(house, ids=right(house, config={"crop_strategy": "resize"}), sample=1)
+    around = np.array([point.split() for point in re.search(r'class="fp" d="M(.*?)Z"', page)[1].split("L")], float)
+    assert around.min(axis=0).tolist() == [0, 0] and around.max(axis=0).tolist() == [360, 180]
+    assert (((around % 180) == 0).any(axis=1)).all()
 
 
 @pytest.mark.usefixtures("pictures")

@@ -114,7 +114,7 @@ def test_the_demo_ends_with_a_link_to_the_finished_comparison(tmp_path, printed,
         demo._leave_open(house, "/evals/compare?ids=1,2", Console(file=printed, width=300))
         assert "open at the finished comparison" in printed.getvalue()
         link = next(line.strip() for line in printed.getvalue().splitlines() if "/sign-in?" in line)
-        browser = httpx.Client(headers={"Accept": "text/html", "Origin": house.url}, base_url=house.url)
+        browser = httpx.Client(headers={"Accept": "text/html", "Origin": house.url}, base_url=house.url, timeout=30)
         form = browser.get(link, follow_redirects=True)
         answer = browser.post("/sign-in", data={"next": re.search(r'name="next" value="([^"]+)"', form.text)[1]})
         assert answer.headers["location"] == "/evals/compare?ids=1,2"

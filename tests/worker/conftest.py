@@ -33,6 +33,10 @@ from worker.work import Work
 
 ROOT = Path(__file__).parents[2]
 FAKE_TRAINER = (sys.executable, "-m", "tests.worker.fake_trainer")
+PATIENT = Patience(term_after=30, kill_after=60)
+"""For a trainer that heeds: one that was killed because the machine stalled would say nothing about it."""
+IMPATIENT = Patience(term_after=0.4, kill_after=0.4)
+"""For one that does not."""
 NOBODY = "redis+socket:///nowhere/redis.sock?virtual_host=0"
 
 
@@ -69,9 +73,9 @@ def house(tmp_path, empty_database):
 
 @pytest.fixture(scope="module")
 def listening(tmp_path_factory, empty_database, redis_url):
-    """A house with one real worker, which all tests of a file share and leave idle."""
+    """A house with one real worker, which all tests of a file share and leave idle. It only looks for work when somebody rings."""
     with built(tmp_path_factory.mktemp("listening"), empty_database) as house:
-        house.worker(redis_url)
+        house.worker(redis_url, SWEEP_SECONDS="3600")
         house.until_ready()
         yield house
 
@@ -112,15 +116,15 @@ class House:
 
     # workers
 
-    def work(self, name: str = "one", **more: Any) -> Work:
-        """A worker's hands in this process, quick to lose patience."""
+    def work(self, name: str = "one", patience: Patience = PATIENT) -> Work:
+        """A worker's hands in this process."""
         member = roster.join(self.sessions.writing, name, ["cpu"])
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        return Work(self.sessions, member, NOBODY, environment, FAKE_TRAINER, Patience(term_after=0.4, kill_after=0.4), **more)
+        return Work(self.sessions, member, NOBODY, environment, FAKE_TRAINER, patience)
 
-    def worker(self, broker_url: str, name: str = "one") -> subprocess.Popen:
+    def worker(self, broker_url: str, name: str = "one", **more: str) -> subprocess.Popen:
         """A real worker: its own process, a real Celery."""
-        mine = {"PANOLLAVA_HOME": str(self.settings.home), "PANOLLAVA_BROKER_URL": broker_url}
+        mine = {"PANOLLAVA_HOME": str(self.settings.home), "PANOLLAVA_BROKER_URL": broker_url} | more
         command = [sys.executable, "-m", "tests.worker.run_worker", "--name", name, "--devices", "cpu"]
         with (self.settings.home / f"worker-{name}.log").open("ab") as log:
             process = subprocess.Popen(command, cwd=ROOT, env=os.environ | mine, stdout=log, stderr=log)

@@ -69,9 +69,13 @@ def test_a_bell_survives_a_restart_of_the_server(tmp_path):
 
 def test_a_broker_that_is_away_costs_the_caller_nothing(tmp_path):
     url = f"redis+socket://{tmp_path}/nobody.sock?virtual_host=0"
-    began = time.monotonic()
-    assert not any(doorbell.ring(1, url) or doorbell.announce(url) for _ in range(5))
-    assert time.monotonic() - began < 1
+
+    def seconds():
+        began = time.monotonic()
+        assert not (doorbell.ring(1, url) or doorbell.announce(url))
+        return time.monotonic() - began
+
+    assert min(seconds() for _ in range(5)) < 0.2, "each of them waited, so it is not the machine that stalls"
 
 
 def test_without_any_redis_the_bells_are_files(tmp_path, monkeypatch):

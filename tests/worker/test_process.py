@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -30,7 +31,7 @@ def python(code: str, directory: Path, devices: tuple[str, ...] = ("cpu",)) -> C
     return process.start([sys.executable, "-c", code], directory, devices, os.environ)
 
 
-def wait(child: Child, seconds: float = 10) -> int:
+def wait(child: Child, seconds: float = 30) -> int:
     deadline = time.monotonic() + seconds
     while (code := child.poll()) is None:
         assert time.monotonic() < deadline, "the process did not end"
@@ -38,7 +39,7 @@ def wait(child: Child, seconds: float = 10) -> int:
     return code
 
 
-def until(condition, seconds: float = 10) -> None:
+def until(condition, seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it never came true"
@@ -104,15 +105,18 @@ def test_one_that_does_not_look_gets_sigterm(tmp_path):
     assert not stopping.killed
 
 
-def test_one_that_ignores_sigterm_is_killed_later(tmp_path):
+def test_one_that_ignores_sigterm_is_killed_later(tmp_path, monkeypatch):
     child = python(IGNORES_TERM, tmp_path)
     child.go()
     until(lambda: output(tmp_path) == "ready\n")
-    stopping = Stopping(child.identity, tmp_path, Patience(term_after=0, kill_after=0.3))
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(process, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    stopping = Stopping(child.identity, tmp_path, Patience(term_after=1, kill_after=2))
+    clock.now = 1.0
     stopping.press()
     time.sleep(0.1)
     assert child.poll() is None and not stopping.killed
-    time.sleep(0.3)
+    clock.now = 3.0
     stopping.press()
     assert wait(child) == -signal.SIGKILL
     assert stopping.killed

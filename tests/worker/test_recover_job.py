@@ -9,6 +9,7 @@ from sqlmodel import select
 
 from app.models import Attempt, Job, Worker
 from panollava.events import EVENTS_FILE
+from tests.worker.conftest import IMPATIENT
 from worker import process, roster
 from worker.process import Identity
 
@@ -41,7 +42,7 @@ def age(house, job_id: int, seconds: float) -> None:
 
 
 def test_a_trainer_that_outlived_its_worker_is_stopped_and_the_next_attempt_continues_where_it_saved(house, dead_worker):
-    job_id = dead_worker("slow", steps=100)
+    job_id = dead_worker("slow")
     (trainer,) = house.trainers()
     house.until((house.directory(job_id) / "checkpoints" / "step=000010.ckpt").exists, "a checkpoint is on disk")
     work = house.work()
@@ -79,7 +80,7 @@ def test_a_job_that_was_to_stop_when_its_worker_died_is_stopped(house, dead_work
 
 def test_a_trainer_that_does_not_follow_the_stop_is_killed(house, dead_worker):
     job_id = dead_worker("deaf", steps=100_000)
-    house.work().recovery.others()
+    house.work(patience=IMPATIENT).recovery.others()
     assert not house.trainers()[0].alive
     assert house.job(job_id).status == "queued"
 
@@ -127,7 +128,7 @@ def test_two_that_recover_at_once_lose_the_job_once(house, dead_worker):
 
 
 def test_a_worker_finds_what_its_predecessor_of_the_same_name_left(house, dead_worker):
-    job_id = dead_worker("slow", steps=100)
+    job_id = dead_worker("slow")
     house.work("dead").take()
     assert house.states(job_id) == LOST_AND_TRAINED
 
@@ -136,7 +137,7 @@ def test_a_job_that_is_lost_without_progress_too_often_fails(house, dead_worker)
     job_id = dead_worker("hangs")
     with house.sessions.writing.begin() as session:
         session.get_one(Job, job_id).max_attempts = 1
-    house.work().recovery.others()
+    house.work(patience=IMPATIENT).recovery.others()
     assert house.states(job_id)[-2:] == ["lost", "failed"]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from app.jobs import service as jobs
 from panollava.events import SAVE_FILE
+from tests.worker.conftest import IMPATIENT
 
 
 @contextmanager
@@ -39,7 +40,7 @@ def test_a_queued_job_that_is_stopped_is_never_started(house):
 
 def test_a_trainer_that_ignores_the_stop_is_killed_and_the_job_says_so(house):
     job_id = house.submit("deaf", steps=100_000)
-    with working(house, house.work()):
+    with working(house, house.work(patience=IMPATIENT)):
         house.wait(job_id, "running")
         house.stop(job_id)
     job = house.job(job_id)
@@ -60,7 +61,7 @@ def test_a_checkpoint_that_a_person_asks_for_is_saved_once(house):
 
 
 def test_a_worker_that_leaves_queues_its_job_again_and_the_next_one_continues(house):
-    job_id = house.submit("slow", steps=60)
+    job_id = house.submit("slow", steps=1000)
     leaver = house.work()
     with working(house, leaver):
         house.until(lambda: house.checkpoints(job_id), "a checkpoint is there")

@@ -15,8 +15,8 @@ from panollava.stages import Stage
 LOOKED_AT = 50
 """Most finished stages that are held against this one, the newest first."""
 WORK = (
-    "vision_model", "language_model", "resampler", "resampler_width", "pool", "crop_strategy", "fov", "overlap", "csv_train", "csv_val",
-    "image_root", "devices", "precision", "num_workers",
+    "vision_model", "language_model", "resampler", "resampler_width", "pool", "crop_strategy", "fov", "overlap", "view_count", "pitches",
+    "cube_faces", "view_size", "csv_train", "csv_val", "image_root", "devices", "precision", "num_workers",
 )  # fmt: skip
 STAGE_WORK = ("batch_size", "max_text_length", "max_steps", "save_every_steps")
 """Settings that decide how much work an epoch is. How many epochs is taken into account."""

@@ -13,12 +13,12 @@ from app.checkpoints import kept, lists
 from app.checkpoints import service as checkpoints
 from app.checkpoints.kept import Reason
 from app.datasets.tables import SPLITS, paths_of
-from app.i18n import _
+from app.i18n import ngettext
 from app.jobs import queue
 from app.jobs.states import PATIENCE
 from app.launch import preview
 from app.metrics import service as metrics
-from app.models import ACTIVE, ENDED, Attempt, Job, JobStatus, Run, StageRun, Worker
+from app.models import ACTIVE, ENDED, Attempt, Job, JobStatus, Run, Sample, StageRun, Worker
 from app.runs import schemas
 from app.runs import service as runs
 from app.runs.page import endings, history, newest, saved, settings_table, track
@@ -29,9 +29,16 @@ from app.runs.page.saved import Saved
 from app.runs.page.settings_table import Setting
 from app.runs.page.track import Leg, Start
 from app.runs.schemas import RunDetail, StageOut
+from app.samples import cards
+from app.samples import service as samples
+from app.samples.cards import Card
+from panollava import architecture
 from panollava.config import RunConfig, flat
+from panollava.errors import BadInput
 from panollava.stages import Stage
 
+MOST_ANSWERS = 2000
+"""To samples, of which the page makes cards; the API pages through all."""
 MOST_FILES = 500
 """Checkpoints that the page looks at, counted with their second names; the list of checkpoints pages through all."""
 
@@ -47,6 +54,7 @@ class RunView:
     """The stage that the reader wants to look at; None for the one that the run is at."""
 
     patience: int = int(PATIENCE.total_seconds())
+    newest_answers: int = cards.NEWEST
 
     @cached_property
     def state(self) -> runs.RunState:
@@ -179,6 +187,26 @@ class RunView:
         """What they are kept for, by the id of their row."""
         return {each.row.id: each.reasons for each in kept.describe(self.session, [file.row for file in files])}
 
+    # samples
+
+    @cached_property
+    def samples(self) -> Sequence[tuple[Sample, Stage]]:
+        return samples.page(self.session, self.row.id, limit=MOST_ANSWERS)
+
+    @property
+    def sampled(self) -> list[Stage]:
+        """The stages that have answered, in training order."""
+        return [each.stage for each in self.state.stages if each.stage in {stage for _, stage in self.samples}]
+
+    @property
+    def questions(self) -> int:
+        return len({(row.url, row.query) for row, _ in self.samples})
+
+    def cards(self, every: bool) -> list[Card]:
+        """Of the stage asked for, else of all: the questions are the same."""
+        wanted = [each for each in self.samples if self.asked in (None, "all", each[1])]
+        return cards.cards(wanted, None if every else cards.NEWEST)
+
     # lineage
 
     @property
@@ -231,5 +259,19 @@ class RunView:
 
 def facts(config: dict[str, Any]) -> list[str]:
     """Few enough to stand beside a run's name."""
-    views = RunConfig.model_construct(fov=config["fov"], overlap=config["overlap"]).views
-    return [_("{n} views").format(n=views), config["resampler"], *([config["precision"]] if config["precision"] != "auto" else [])]
+    asked = RunConfig.model_construct(**config)
+    views, tokens = asked.views, _image_tokens(asked)
+    return [
+        ngettext("{n} view", "{n} views", views).format(n=views),
+        *([ngettext("{n} image token", "{n} image tokens", tokens).format(n=f"{tokens:,}")] if tokens else []),
+        config["resampler"],
+        *([config["precision"]] if config["precision"] != "auto" else []),
+    ]
+
+
+def _image_tokens(config: RunConfig) -> int | None:
+    """Of every panorama; None once the vision encoder's config is gone from where the run had it."""
+    try:
+        return architecture.image_tokens(config)
+    except BadInput:
+        return None

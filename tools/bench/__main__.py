@@ -1,0 +1,28 @@
+"""Measure every line and print a table; exit status 1 if one is missed."""
+
+import argparse
+import sys
+
+import cv2
+
+from tools.bench import views  # noqa: F401  # registers its lines
+from tools.bench.lines import HEAD, LINES, Measured, measure
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15, help="Paired measurements of each line.")
+    parser.add_argument("--only", default="", help="Lines whose text holds this.")
+    options = parser.parse_args()
+    cv2.setNumThreads(1)
+    print(HEAD)
+    measured: list[Measured] = []
+    for line in LINES:
+        if options.only in line.what:
+            measured.append(measure(line, options.rounds))
+            print(measured[-1], flush=True)
+    return 0 if all(each.holds for each in measured) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
