@@ -1,7 +1,6 @@
 """Example answers as rows: recorded as the trainer tells of them, read without those that a resumed attempt gave anew."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from sqlalchemy import exists
@@ -15,8 +14,7 @@ from app.paths import allowed
 from app.settings import Settings
 from panollava import events as trainer
 from panollava.config import RunConfig, validated
-from panollava.data.table import resolve_image
-from panollava.errors import BadInput
+from panollava.data.table import resolve_in
 from panollava.stages import Stage
 
 
@@ -51,12 +49,4 @@ def path_of(session: Session, run: Run, url: str, settings: Settings) -> Path:
         raise NotFound(_("url: no sample of run {id} is about {url!r}.").format(id=run.id, url=url))
     config = validated(RunConfig, run.config)
     root = Path(config.image_root) if config.image_root else None
-    return allowed(settings, "url", str(_resolve(url, config.csvs("valid"), root)))
-
-
-def _resolve(url: str, csvs: Sequence[Path], root: Path | None) -> Path:
-    """The file below the first table that has one of this name."""
-    for csv in csvs[:-1]:
-        with suppress(BadInput):
-            return resolve_image(url, csv, root)
-    return resolve_image(url, csvs[-1], root)
+    return allowed(settings, "url", str(resolve_in(url, config.csvs("valid"), root)))

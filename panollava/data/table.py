@@ -6,6 +6,7 @@ Text only: whether the images can be read is for `index` and `check`.
 import csv
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,6 +84,15 @@ def resolve_image(url: str, csv_path: Path, image_root: Path | None = None) -> P
         if os.path.isfile(candidate := place / url):
             return candidate.resolve()
     raise BadInput(f"{url}: no such file below {' or '.join(dict.fromkeys(str(place.resolve()) for place in places))}")
+
+
+def resolve_in(url: str, csvs: Sequence[Path], image_root: Path | None = None) -> Path:
+    """The same for a cell of one of several tables; the first that has such a file. Raises BadInput with what the last one lacks."""
+    *others, last = csvs
+    for table in others:
+        with suppress(BadInput):
+            return resolve_image(url, table, image_root)
+    return resolve_image(url, last, image_root)
 
 
 def is_remote(url: str) -> bool:

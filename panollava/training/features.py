@@ -22,6 +22,8 @@ from panollava.data.images import Picture
 from panollava.data.room import Room
 from panollava.model.panollava import PanoLlava
 
+SEEING = 1
+"""Counts changes of the code that alter what an encoder says, so that old features are not taken for new ones."""
 AT_ONCE = 8
 """Panoramas that are encoded together."""
 KEPT_AS = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -91,5 +93,5 @@ def _recipe(model: PanoLlava, views: str, precision: str, device: torch.device) 
         weights.update(whole.flatten().view(torch.uint8).numpy().data)
     config: Any = model.vision.config
     settings = {name: value for name, value in config.to_dict().items() if name != "_name_or_path"}  # where it lies does not count
-    makers = [precision, device.type, torch.__version__, transformers.__version__]
+    makers = [SEEING, precision, device.type, torch.__version__, transformers.__version__]
     return json.dumps([weights.hexdigest(), settings, views, makers], sort_keys=True, default=str)

@@ -265,7 +265,7 @@ def train(config: RunConfig, directory: Path, stage: Stage = Stage.finetune, **c
 
 
 def test_losses_with_and_without_the_cache_are_equal_to_the_last_bit(config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = {"cache_dir": str(tmp_path / "cache")}
+    cache = {"cache_dir": str(tmp_path / "cache"), "example_predictions": 0}
     without = train(config, tmp_path / "off", cache="off", **cache)
     assert not (tmp_path / "cache").exists()
     assert train(config, tmp_path / "cold", **cache) == without and len(without) == 7

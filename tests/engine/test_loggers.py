@@ -27,7 +27,7 @@ def writer(tmp_path: Path) -> EventWriter:
 
 
 def notes(directory: Path) -> list[str]:
-    return [event.text for _, event in events.read(directory / events.EVENTS_FILE) if isinstance(event, Note)]
+    return [event.text for _, event in events.read(directory / events.EVENTS_FILE) if isinstance(event, Note) and event.level == "warning"]
 
 
 def log(place: Place, steps: range, config: RunConfig = BOTH) -> None:

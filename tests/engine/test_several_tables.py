@@ -12,6 +12,7 @@ from panollava import events
 from panollava.config import RunConfig, merge, parse
 from panollava.data.fingerprint import changed, fingerprint, write_fingerprints
 from panollava.data.index import build_index
+from panollava.data.table import resolve_in
 from panollava.errors import BadInput
 from panollava.events import Note
 from panollava.presets import PRESETS
@@ -41,6 +42,13 @@ def test_all_tables_are_used_in_order_and_each_finds_its_own_images(tables: list
     assert [row.annotation for row in index.rows] == ["answer 0", "again 0", "answer 1", "again 1"]
     assert index.row_image == (0, 0, 1, 0) and index.images == (tables[0].with_name("a.png"), tables[1].with_name("a.png"))
     assert [row.annotation for row in build_index(tables[::-1]).rows] == ["answer 1", "again 1", "answer 0", "again 0"]
+
+
+def test_an_image_of_any_of_them_can_be_found_again(tables: list[Path]) -> None:
+    save(tables[1].with_name("b.png"), seed=3)
+    assert resolve_in("b.png", tables) == tables[1].with_name("b.png") and resolve_in("a.png", tables) == tables[0].with_name("a.png")
+    with pytest.raises(BadInput, match=r"nowhere\.png: no such file below .*two"):
+        resolve_in("nowhere.png", tables)
 
 
 def test_problems_are_named_by_their_file_and_counted_over_all(tables: list[Path]) -> None:

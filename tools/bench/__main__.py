@@ -5,7 +5,7 @@ import sys
 
 import cv2
 
-from tools.bench import generation, metrics, views  # noqa: F401  # register their lines
+from tools.bench import cache, generation, metrics, views  # noqa: F401  # register their lines
 from tools.bench.lines import HEAD, LINES, Measured, measure
 
 

@@ -37,13 +37,13 @@ def projection_of_4096() -> Pair:
 @line("JPEG of 4096x2048 and 0.6 MB to 8 views of 224, decoded small", against="Pillow, whole, and py360convert with OpenCV", at_least=7)
 def decoding_and_projection() -> Pair:
     """Other pixels: shrunk while decoding to what the views can show."""
-    file, cutter = _jpeg(_scene(4096)), Cutter(LAYOUT, SIZE, supersample=1)
+    file, cutter = _jpeg(scene(4096)), Cutter(LAYOUT, SIZE, supersample=1)
     return Pair(lambda: cutter(_decoded(file, cutter.width)), lambda: _theirs(_decoded(file, None)))
 
 
 def _projection(width: int) -> Pair:
     """Raises ValueError if the two are not bit for bit the same."""
-    panorama, maps = _scene(width), their_maps(width)
+    panorama, maps = scene(width), their_maps(width)
     pair = Pair(lambda: project(panorama, maps).reshape(-1, SIZE, SIZE, 3), lambda: _theirs(panorama))
     if not np.array_equal(pair.ours(), pair.peer()):
         raise ValueError("The pixels are not py360convert's.")
@@ -67,7 +67,7 @@ def _yaw(view: View) -> float:
     return (view.yaw + 180) % 360 - 180
 
 
-def _scene(width: int) -> Image:
+def scene(width: int) -> Image:
     """Noise with as much detail at every scale as a picture has."""
     rng, height = np.random.default_rng(0), width // 2
     scene = np.zeros((height, width, 3), np.float32)
