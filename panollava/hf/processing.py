@@ -22,13 +22,13 @@ IGNORED = {"padding", "return_tensors", "add_special_tokens"}
 """Prompts are padded on the left, given as tensors, and closed by the template, whatever is asked for."""
 
 
-class PanoLlavaProcessor(ProcessorMixin):  # type: ignore[misc]
+class PanoLlavaProcessor(ProcessorMixin):
     """Panoramas and questions -> `pixel_values` uint8 [B, V, S, S, 3], `input_ids` and `attention_mask` [B, T]."""
 
     def __init__(
         self, tokenizer: Any, layout: dict[str, Any], image_size: int, image_seq_length: int, max_text_length: int, chat_template: Any = None
     ) -> None:
-        super().__init__(tokenizer, chat_template=chat_template)
+        super().__init__(tokenizer, chat_template=chat_template)  # type: ignore[no-untyped-call]
         self.layout, self.image_size, self.image_seq_length, self.max_text_length = layout, image_size, image_seq_length, max_text_length
 
     def to_dict(self) -> dict[str, Any]:
