@@ -21,6 +21,7 @@ MAX_NEW_TOKENS = 64
 
 def export(checkpoint: Path, directory: Path, evaluation: Path | None = None) -> Path:
     """The directory, whole or not at all. Raises BadInput for one that holds something, and for what is no checkpoint that answers."""
+    directory = directory.resolve()
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise BadInput(f"{directory}: holds something already; name a new directory.")
     answerer = load(checkpoint)

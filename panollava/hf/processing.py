@@ -28,7 +28,7 @@ class PanoLlavaProcessor(ProcessorMixin):
     def __init__(
         self, tokenizer: Any, layout: dict[str, Any], image_size: int, image_seq_length: int, max_text_length: int, chat_template: Any = None
     ) -> None:
-        super().__init__(tokenizer, chat_template=chat_template)
+        super().__init__(tokenizer, chat_template=chat_template)  # type: ignore[no-untyped-call]
         self.layout, self.image_size, self.image_seq_length, self.max_text_length = layout, image_size, image_seq_length, max_text_length
 
     def to_dict(self) -> dict[str, Any]:

@@ -117,6 +117,13 @@ def test_a_fresh_process_that_only_imports_panollava_says_the_same_without_the_p
     assert told["pipeline"] == told["alone"] == said != ""
 
 
+def test_transformers_knows_the_model_in_either_order_of_imports() -> None:
+    """The other order is the fresh process's above."""
+    code = "from transformers import AutoConfig; import panollava; print(AutoConfig.for_model('panollava').model_type)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "panollava", done.stderr
+
+
 def final_of(config: RunConfig, path: Path) -> Path:
     """The complete file of a model that has learned nothing."""
     built = build(config)
@@ -165,6 +172,25 @@ def test_every_kind_of_vision_encoder_goes_out_and_in(
 )
 def test_every_bridge_and_layout_goes_out_and_in(config: RunConfig, values: dict[str, Any], tmp_path: Path, panorama: Path) -> None:
     same(final_of(config.model_copy(update=values), tmp_path / "model_final.safetensors"), tmp_path / "out", panorama)
+
+
+def test_it_loads_in_half_precision_too(exported: Path, panorama: Path) -> None:
+    model = AutoModelForImageTextToText.from_pretrained(exported, dtype=torch.bfloat16)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    inputs = AutoProcessor.from_pretrained(exported)(images=str(panorama), text=QUERY)
+    exact = AutoModelForImageTextToText.from_pretrained(exported)(**inputs).logits
+    assert torch.corrcoef(torch.stack([exact.flatten(), model(**inputs).logits.float().flatten()]))[0, 1] > 0.99
+
+
+def test_an_export_is_saved_again_as_it_is_and_can_be_trained(exported: Path, panorama: Path, tmp_path: Path) -> None:
+    model, processor = AutoModelForImageTextToText.from_pretrained(exported), AutoProcessor.from_pretrained(exported)
+    for each in (model, processor):
+        each.save_pretrained(tmp_path)
+    again, inputs = AutoModelForImageTextToText.from_pretrained(tmp_path), processor(images=str(panorama), text=QUERY)
+    assert AutoProcessor.from_pretrained(tmp_path).to_dict() == processor.to_dict()
+    assert torch.equal(again(**inputs).logits, model(**inputs).logits)
+    model(**inputs, labels=inputs["input_ids"]).loss.backward()
+    assert all(float(part.weight.grad.abs().sum()) > 0 for part in (model.model.projection, model.get_input_embeddings()))
 
 
 def test_a_batch_answers_as_each_alone_and_both_steps_of_a_chat_are_one(exported: Path, demo_data: Path) -> None:
