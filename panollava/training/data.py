@@ -19,6 +19,7 @@ from panollava.data.index import Index, build_index
 from panollava.errors import BadInput
 from panollava.model.panollava import Batch
 from panollava.model.text import Prompter
+from panollava.schedule import Schedule
 
 VIEWS_IN_MEMORY = 2 << 30
 """Bytes of cut views that stay in memory; panoramas beyond are decoded again when they are drawn."""
@@ -99,31 +100,8 @@ class Collate:
         return Batch(pixels, image_index, *self.prompter.collate([self.prompter.exchange(row.query, row.annotation) for row in rows]))
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Schedule):
     """Which samples make up each step of each epoch. A run resumed at (epoch, batch) draws exactly what was left."""
-
-    samples: int
-    batch_size: int
-    epochs: int
-    seed: int
-    max_steps: int | None = None
-    drop_last: bool = False
-
-    @property
-    def steps_per_epoch(self) -> int:
-        whole, rest = divmod(self.samples, self.batch_size)
-        return max(1, whole + bool(rest and not self.drop_last))
-
-    @property
-    def steps(self) -> int:
-        total = self.steps_per_epoch * self.epochs
-        return min(total, self.max_steps or total)
-
-    @property
-    def planned_epochs(self) -> int:
-        """Epochs that are begun: max_steps may end the last one early."""
-        return -(-self.steps // self.steps_per_epoch)
 
     def batches(self, epoch: int, start: int = 0) -> list[list[int]]:
         """The sample numbers of each step of an epoch, from its batch `start` on."""
