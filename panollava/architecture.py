@@ -22,7 +22,8 @@ Json = Mapping[str, Any]
 class Outline:
     """A run's model before it is loaded.
 
-    `parameters` are by part; None where the language model's family is unknown, and its weights are not here to be counted.
+    `parameters` are by part; None where the language model's family is unknown, and its weights are not here to be counted,
+    or where its config does not say its sizes.
     """
 
     architecture: Architecture
@@ -61,6 +62,11 @@ def outline(config: RunConfig) -> Outline | None:
         return None
     at = sizes(architecture)
     resamplers.check(config, at)
+    try:
+        spoken = decoders.parameters(language) or _stored(config.language_model)
+        adapters = decoders.adapters(language, config.lora_r, config.lora_targets)
+    except KeyError:
+        spoken = adapters = None  # a config that leaves sizes to its class
     return Outline(
         architecture,
         resamplers.image_tokens(config, at),
@@ -68,8 +74,8 @@ def outline(config: RunConfig) -> Outline | None:
             "vision": ENCODERS[vision["model_type"]].parameters(encoders.vision_config(vision)),
             "resampler": resamplers.parameters(config, at),
             "projection": (architecture.resampler_width + 1) * architecture.language_width,
-            "language": decoders.parameters(language) or _stored(config.language_model),
-            "lora": decoders.adapters(language, config.lora_r, config.lora_targets),
+            "language": spoken,
+            "lora": adapters,
         },
         encoders.vision_config(vision),
         language,

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from panollava import template
 from panollava.architecture import found
+from panollava.errors import BadInput
 
 CONFIG, TOKENIZER, TEMPLATE = "tokenizer_config.json", "tokenizer.json", "chat_template.jinja"
 Json = dict[str, Any]
@@ -35,6 +36,8 @@ def _around(tokenizer: Path, config: Path, written: Path | None, _changed: int) 
         light: Any = LightTokenizer(tokenizer, json.loads(config.read_bytes()), written.read_text() if written else None)
     except TemplateSyntaxError:
         return None  # it needs what only transformers adds to Jinja
+    except Exception as error:  # the tokenizers library raises nothing more precise
+        raise BadInput(f"language_model: {tokenizer.parent}: its tokenizer cannot be read: {str(error).splitlines()[0]}") from error
     turns = template.template_of(light)
     look, looked = template.around_image(light)
     return len(turns.head) + len(look) + len(looked) + len(template.encode(light, "\n", inside=turns.inside)) + len(turns.tail)

@@ -120,7 +120,9 @@ class _Kept:
         return 3 * WIDE * self.micro.samples * self.micro.supervised * int(self.outline.language["vocab_size"])
 
     def _layers(self, layer: int, layers: int, inputs: int, flows: bool) -> int:
-        """`flows`: whether a gradient does. With gradient checkpointing each layer keeps its input, and one is computed again at a time."""
+        """`flows`: whether a gradient does; then the layer at work needs the gradients of what it kept besides. With gradient checkpointing each
+        layer keeps its input, and one is computed again at a time.
+        """
         if not flows:
             return layer
-        return layers * inputs + layer if self.config.gradient_checkpointing else layers * layer
+        return layers * inputs + 2 * layer if self.config.gradient_checkpointing else (layers + 1) * layer
