@@ -22,12 +22,17 @@ Json = Mapping[str, Any]
 class Outline:
     """A run's model before it is loaded.
 
-    `parameters` are by part; None where the language model's family is unknown, and its weights are not here to be counted.
+    `parameters` are by part; None where the language model's family is unknown, and its weights are not here to be counted,
+    or where its config does not say its sizes.
     """
 
     architecture: Architecture
     image_tokens: int
     parameters: dict[str, int | None]
+    tower: Json
+    """The vision encoder's config with its family's defaults."""
+    language: Json
+    """The language model's config."""
 
 
 def of(config: RunConfig) -> Architecture | None:
@@ -57,6 +62,11 @@ def outline(config: RunConfig) -> Outline | None:
         return None
     at = sizes(architecture)
     resamplers.check(config, at)
+    try:
+        spoken = decoders.parameters(language) or _stored(config.language_model)
+        adapters = decoders.adapters(language, config.lora_r, config.lora_targets)
+    except KeyError:
+        spoken = adapters = None  # a config that leaves sizes to its class
     return Outline(
         architecture,
         resamplers.image_tokens(config, at),
@@ -64,9 +74,11 @@ def outline(config: RunConfig) -> Outline | None:
             "vision": ENCODERS[vision["model_type"]].parameters(encoders.vision_config(vision)),
             "resampler": resamplers.parameters(config, at),
             "projection": (architecture.resampler_width + 1) * architecture.language_width,
-            "language": decoders.parameters(language) or _stored(config.language_model),
-            "lora": decoders.adapters(language, config.lora_r, config.lora_targets),
+            "language": spoken,
+            "lora": adapters,
         },
+        encoders.vision_config(vision),
+        language,
     )
 
 
@@ -102,6 +114,9 @@ def _tower(config: RunConfig, vision: Json, processor: Json) -> dict[str, Any]:
     if kind not in ENCODERS:
         raise BadInput(f"vision_model: {config.vision_model} is of type {kind}, and the vision encoders are of {', '.join(ENCODERS)}.")
     tower = encoders.vision_config(vision)
+    if config.view_size and config.view_size % tower["patch_size"]:
+        patches = f"{config.vision_model}'s patches of {tower['patch_size']} pixels"
+        raise BadInput(f"view_size is {config.view_size}, which {patches} do not divide.", [("view_size", f"{patches} do not divide it.")])
     return tower | {"image_size": config.view_size or encoders.view_size(processor) or tower["image_size"]}
 
 
@@ -112,31 +127,32 @@ def part(model_type: str, architectures: Iterable[str]) -> str | None:
     return "language_model" if any(name.endswith("ForCausalLM") for name in architectures) else None
 
 
-PROCESSOR = "preprocessor_config.json"
-
-
-def _stored(model: str) -> int | None:
-    found = _found(model, "config.json")
-    return decoders.stored(found.parent) if found else None
-
-
-def _found(model: str, name: str) -> Path | None:
+def found(model: str, name: str) -> Path | None:
+    """A file of a model's: in its directory, or in the hub's cache. None where it is not on this machine."""
     local = Path(model) / name
     return local if local.is_file() else _cached(model, name)
 
 
+PROCESSOR = "preprocessor_config.json"
+
+
+def _stored(model: str) -> int | None:
+    path = found(model, "config.json")
+    return decoders.stored(path.parent) if path else None
+
+
 def _json(model: str, name: str) -> dict[str, Any] | None:
-    found = _found(model, name)
-    if found is None:
+    path = found(model, name)
+    if path is None:
         return None
     try:
-        return dict(json.loads(found.read_bytes()))
+        return dict(json.loads(path.read_bytes()))
     except (ValueError, TypeError) as error:
-        raise BadInput(f"{found}: no JSON object ({error}).") from None
+        raise BadInput(f"{path}: no JSON object ({error}).") from None
 
 
 def _cached(model: str, name: str) -> Path | None:
     if Path(model).is_absolute() or model.count("/") != 1:
         return None
-    found = try_to_load_from_cache(model, name)
-    return Path(found) if isinstance(found, str) else None
+    path = try_to_load_from_cache(model, name)
+    return Path(path) if isinstance(path, str) else None

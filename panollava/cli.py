@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from panollava import config as configs
-from panollava.config import EvaluateConfig, RunConfig, StageConfig
+from panollava.config import EvaluateConfig, RunConfig, StageConfig, validated
 from panollava.errors import BadInput
 from panollava.presets import PRESETS
 
@@ -115,7 +115,43 @@ def train(
         train_chain(run, resume=resume, stage_dir=stage_dir, fall_back=fall_back)
 
 
+@app.command()
+@with_flags((RunConfig, {"stages"}, True), (StageConfig, set(), False))
+def plan(
+    *,
+    config: ConfigFile = None,
+    preset: Annotated[str | None, typer.Option(help=f"Start from a preset: {', '.join(PRESETS)}.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="One setting, such as vision.lr=1e-4; no value unsets it. May be repeated.")
+    ] = None,
+    resume: Annotated[str | None, typer.Option(help="Checkpoint that `train` would continue, or auto.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    **flags: Any,
+) -> None:
+    """What `train` with these settings would take, and all that speaks against it; exit status 2 if anything does. Nothing is loaded."""
+    with exit_codes():
+        from panollava.plan import planned
+
+        told = planned(lambda: validated(RunConfig, values_of(config, preset, settings or [], flags)), resume)
+        if as_json:
+            print(told.model_dump_json(indent=1))
+        else:
+            if told.stages:
+                from panollava.plan_text import rows
+
+                print_table(rows(told.stages))
+            for refusal in told.refusals:
+                print(f"panollava: {refusal.field}: {refusal.message}", file=sys.stderr)
+        if told.refusals:
+            raise SystemExit(2)
+
+
 def resolve(config: Path | None, preset: str | None, settings: list[str], flags: dict[str, Any]) -> RunConfig:
+    """The config that all of these make, checked."""
+    return configs.parse(values_of(config, preset, settings, flags))
+
+
+def values_of(config: Path | None, preset: str | None, settings: list[str], flags: dict[str, Any]) -> dict[str, Any]:
     """Schema defaults, then the file, then the preset, then the flags; a stage's flag counts for every stage that is trained."""
     default = Path(configs.CONFIG_FILE)
     values = configs.from_file(config or default) if config or default.exists() else {}
@@ -125,7 +161,7 @@ def resolve(config: Path | None, preset: str | None, settings: list[str], flags:
         values = configs.merge(values, deepcopy(PRESETS[preset]))
     given = {name: value for name, value in flags.items() if value is not None}
     values = configs.merge(values, {name: value for name, value in given.items() if name in RunConfig.model_fields})
-    for stage in configs.parse(values).stage:
+    for stage in validated(RunConfig, values).stage:
         for name in given.keys() & StageConfig.model_fields.keys():
             configs.put(values, f"{stage}.{name}", given[name])
     for setting in settings:
@@ -133,7 +169,7 @@ def resolve(config: Path | None, preset: str | None, settings: list[str], flags:
         if not equals:
             raise BadInput(f"--set {setting}: write NAME=VALUE, such as vision.lr=1e-4.")
         configs.put(values, name.strip(), value.strip() or None)
-    return configs.parse(values)
+    return values
 
 
 @app.command()

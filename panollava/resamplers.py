@@ -105,9 +105,11 @@ def check(config: "RunConfig", sizes: Sizes) -> None:
     """Refuse sizes that do not divide. Raises BadInput naming the field."""
     options = RESAMPLERS[config.resampler].options
     if POOL in options and sizes.grid % config.pool:
-        raise BadInput(f"pool is {config.pool}, which does not divide {config.vision_model}'s grid of {sizes.grid} x {sizes.grid} patches.")
+        grid = f"{config.vision_model}'s grid of {sizes.grid} x {sizes.grid} patches"
+        raise BadInput(f"pool is {config.pool}, which does not divide {grid}.", [("pool", f"it does not divide {grid}.")])
     if HEADS in options and (w := width(config, sizes)) % config.resampler_heads:
-        raise BadInput(f"resampler_heads is {config.resampler_heads}, which does not divide the resampler's width of {w}.")
+        why = f"divide the resampler's width of {w}."
+        raise BadInput(f"resampler_heads is {config.resampler_heads}, which does not {why}", [("resampler_heads", f"it does not {why}")])
 
 
 def image_tokens(config: "RunConfig", sizes: Sizes) -> int:

@@ -32,8 +32,8 @@ from panollava.data.panoshapes import Question, Scene
 from panollava.metrics import grounding
 from panollava.metrics.captions import Prediction
 from panollava.model.panollava import PanoLlava
-from panollava.model.template import END, TURN
-from panollava.model.text import IGNORE, IMAGES, LOOK, LOOKED, Encoded, Prompter
+from panollava.model.text import IGNORE, IMAGES, Encoded, Prompter
+from panollava.template import END, LOOK, LOOKED, TURN
 
 VIEWS, FOV, SIZE, PATCH, POOL = 8, 90.0, 32, 8, 2
 GRID = SIZE // PATCH // POOL  # pooled cells per side of a view

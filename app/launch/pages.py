@@ -12,7 +12,7 @@ from app import pages
 from app.access.permissions import READ, Launcher
 from app.deps import BellDep, SessionDep, SettingsDep, StateDep
 from app.i18n import _, ngettext
-from app.launch import data, fields, form, preview, starts
+from app.launch import data, fields, form, preview, starts, takes
 from app.launch.form import Draft
 from app.launch.preview import Error, Plan
 from app.launch.sources import HUB_IDS, LOCAL
@@ -72,6 +72,7 @@ def plan_run(_actor: Launcher, request: Request, posted: Posted, state: StateDep
         draft = _draft(session, validated(Origin, posted), posted)
         plan = preview.plan(draft.request, _server(request), settings)
         offers = starts.offers(session, plan.asked, settings, draft.picked)
+        figures = takes.told(takes.takes(session, plan, settings))
     return {
         "errors": [{"field": field, "anchor": anchor, "label": label, "message": message} for field, anchor, label, message in _told(draft, plan)],
         "changed": draft.changed,
@@ -81,6 +82,7 @@ def plan_run(_actor: Launcher, request: Request, posted: Posted, state: StateDep
         "curl": plan.curl,
         "views": _views(plan, settings),
         "learning": _learning(plan),
+        "takes": figures,
         "offers": {offer.path: offer.why_not for group in offers.values() for offer in group},
     }
 
@@ -112,6 +114,8 @@ def _render(frame: Frame, settings: Settings, draft: Draft, plan: Plan, status: 
         local_inputs=LOCAL,
         hub_ids=HUB_IDS,
         learning=_learning(plan),
+        figures=takes.labels(),
+        takes=takes.told(takes.takes(frame.session, plan, settings)),
         suggestions=data.suggestions(settings),
         differs=_differs(draft),
         views=_views(plan, settings),

@@ -16,6 +16,7 @@ from panollava.config import CONFIG_FILE, RunConfig, from_file, merge, parse
 from panollava.data.table import listed, scan
 from panollava.errors import BadInput
 from panollava.presets import PRESETS
+from panollava.refusals import cell_refusals, text_refusals
 from panollava.stages import RECIPES
 
 PATHS = ("data_dir", "image_root", "init_from")
@@ -66,6 +67,7 @@ def examine(config: RunConfig, settings: Settings) -> tuple[RunConfig, list[Refu
     seen = _Seen()
     with seen.to("stage"):
         config.check()
+    seen.makes_sense = not seen.refusals
     for field in PATHS:
         with seen.to(field):
             seen.paths[field] = _path(settings, field, getattr(config, field))
@@ -84,6 +86,9 @@ def examine(config: RunConfig, settings: Settings) -> tuple[RunConfig, list[Refu
         for name in names:
             with seen.to(_where(config, field)):
                 _check_table(settings, Path(name), resolved)
+    if seen.makes_sense and seen.paths.keys() >= set(MODELS):
+        with seen.to("resampler"):
+            _check_models(resolved)
     if resolved.init_from and seen.paths.keys() >= set(MODELS):
         with seen.to("init_from"):
             _check_start(Path(resolved.init_from), resolved)
@@ -96,6 +101,8 @@ class _Seen:
     def __init__(self) -> None:
         self.paths: dict[str, str | None] = {}
         self.refusals: list[Refusal] = []
+        self.makes_sense = False
+        """Whether the settings go together, whatever the files are."""
 
     @contextmanager
     def to(self, field: str) -> Iterator[None]:
@@ -137,6 +144,14 @@ def _check_table(settings: Settings, path: Path, config: RunConfig) -> None:
     if problems and (not rows or config.max_bad_frac == 0):
         raise BadInput(listed([problem.at(path) for problem in problems]))
     check_images(settings, rows, path, config.image_root)
+
+
+def _check_models(config: RunConfig) -> None:
+    """As far as their files are here: sizes that divide, a text budget that leaves room. Raises BadInput."""
+    outline = architecture.outline(config)
+    wrong = [*text_refusals(config), *(cell_refusals(config, outline) if outline else ())]
+    if wrong:
+        raise BadInput("\n".join(f"{each.field}: {each.message}" for each in wrong), [(each.field, each.message) for each in wrong])
 
 
 def _check_start(checkpoint: Path, config: RunConfig) -> None:

@@ -6,11 +6,12 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from app.access.permissions import READ, Launcher
-from app.deps import SettingsDep
-from app.launch import preview
+from app.deps import SettingsDep, StateDep
+from app.launch import preview, takes
 from app.problems import FieldProblem
 from app.runs.schemas import RunRequest
 from panollava.config import RunConfig
+from panollava.preflight import StageFigures
 from panollava.presets import PRESETS
 
 router = APIRouter(tags=["schema"], dependencies=[READ])
@@ -25,6 +26,7 @@ class PlanOut(BaseModel):
     command: str = Field(description="For a terminal on the server's machine.")
     body: dict[str, Any] = Field(serialization_alias="json", description="Body of POST /runs.")
     curl: str = Field(description="For a shell with a token in $TOKEN.")
+    stages: list[StageFigures] = Field(description="What each stage will take; empty while the settings make no run.")
 
 
 @router.get("/schema/run")
@@ -40,9 +42,11 @@ def list_presets() -> dict[str, dict[str, Any]]:
 
 
 @router.post("/plan")
-def plan_run(_actor: Launcher, request: Request, body: RunRequest, settings: SettingsDep) -> PlanOut:
-    """What POST /runs would make of this body, and why it would not. Nothing is queued."""
+def plan_run(_actor: Launcher, request: Request, body: RunRequest, state: StateDep, settings: SettingsDep) -> PlanOut:
+    """What POST /runs would make of this body, what that would take, and why it would not. Nothing is queued."""
     plan = preview.plan(body, str(request.base_url).rstrip("/"), settings)
+    with state.reading() as session:
+        stages = takes.takes(session, plan, settings)
     return PlanOut(
         config=plan.resolved.model_dump(mode="json") if plan.resolved else None,
         errors=[FieldProblem(field=field, message=message) for field, message in plan.errors],
@@ -50,4 +54,5 @@ def plan_run(_actor: Launcher, request: Request, body: RunRequest, settings: Set
         command=plan.command,
         body=plan.body,
         curl=plan.curl,
+        stages=stages,
     )

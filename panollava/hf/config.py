@@ -16,7 +16,7 @@ LAYOUT = ("crop_strategy", "fov", "overlap", "view_count", "pitches", "cube_face
 BRIDGE = ("resampler", "resampler_width", "pool", "resampler_queries", "resampler_layers", "resampler_heads")
 
 
-class PanoLlavaConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
+class PanoLlavaConfig(PreTrainedConfig):
     """Enough to put the model together without weights, and to feed it."""
 
     model_type = "panollava"
@@ -59,7 +59,7 @@ class PanoLlavaConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
             value = getattr(self, name)
             if isinstance(value, dict):
                 setattr(self, name, AutoConfig.for_model(**value))
-        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
+        super().__post_init__(**kwargs)
 
     def run_config(self) -> RunConfig:
         """The same settings as those of a run."""

@@ -28,7 +28,7 @@ class PanoLlavaProcessor(ProcessorMixin):
     def __init__(
         self, tokenizer: Any, layout: dict[str, Any], image_size: int, image_seq_length: int, max_text_length: int, chat_template: Any = None
     ) -> None:
-        super().__init__(tokenizer, chat_template=chat_template)  # type: ignore[no-untyped-call]
+        super().__init__(tokenizer, chat_template=chat_template)
         self.layout, self.image_size, self.image_seq_length, self.max_text_length = layout, image_size, image_seq_length, max_text_length
 
     def to_dict(self) -> dict[str, Any]:
@@ -63,7 +63,7 @@ class PanoLlavaProcessor(ProcessorMixin):
         views = np.stack([self.cutter(_panorama(each)) for each in panoramas])
         return BatchFeature({"input_ids": ids, "attention_mask": mask, "pixel_values": torch.from_numpy(views)})
 
-    def apply_chat_template(self, conversation: Any, chat_template: str | None = None, **kwargs: Any) -> Any:  # type: ignore[override]
+    def apply_chat_template(self, conversation: Any, chat_template: str | None = None, **kwargs: Any) -> Any:
         """A user's turn with one image and one text, or several such conversations. Not tokenized it is the question alone, which `__call__` takes.
 
         Raises ValueError for more than that: the model was trained on single questions.

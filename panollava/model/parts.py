@@ -54,8 +54,6 @@ def build(config: RunConfig, *, language: bool = True, adapters: bool = False) -
     tokenizer = _load(AutoTokenizer, "language_model", config.language_model, dtype=None)
     architecture = describe(config, vision_config, processor.to_dict(), text_config)
     sizes = architectures.sizes(architecture)
-    if config.view_size and config.view_size % architecture.patch_size:
-        raise BadInput(f"view_size is {config.view_size}, which {config.vision_model}'s patches of {architecture.patch_size} pixels do not divide.")
     resamplers.check(config, sizes)
     vision = _load_vision(config.vision_model, vision_config["model_type"])
     speaker = _load_language(config.language_model) if language else None

@@ -11,17 +11,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from panollava.errors import BadInput
-from panollava.model.template import encode, template_of
+from panollava.template import SHORTEST_QUERY, around_image, check_room, encode, template_of
 
 IGNORE = -100
 IMAGES = ("<|image_pad|>", "<image>", "<|image|>", "<image_soft_token>", "[IMG]")
 """Tokens that models have to stand for a piece of an image, the first that there is."""
 NO_TOKEN = -200
 """Stands for a piece of an image where the tokenizer has no token to: no id, so no text can be mistaken for it."""
-LOOK, LOOKED = "<|vision_start|>", "<|vision_end|>"
-SHORTEST_QUERY = 8
-"""A long query is cut before the answer is, but not below so many tokens."""
 
 
 @dataclass(frozen=True)
@@ -49,20 +45,11 @@ class Prompter:
         self.tokenizer, self.max_text_length = tokenizer, max_text_length
         template = self._template = template_of(tokenizer)
         self.image_token, self.end, self.stop = image_token(tokenizer), template.end, template.stop
-        look, looked = self._around()
+        look, looked = around_image(tokenizer)
         self.head = [*template.head, *look, *[self.image_token] * image_tokens, *looked, *self._encode("\n")]
         self.tail = template.tail
         self.pad: int = self.end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        self.room = max_text_length - (len(self.head) - image_tokens + len(self.tail))
-        if self.room < SHORTEST_QUERY + 2:
-            raise BadInput(
-                f"max_text_length is {max_text_length}, of which the prompt leaves {self.room}; a query with its answer needs {SHORTEST_QUERY + 2}."
-            )
-
-    def _around(self) -> tuple[list[int], list[int]]:
-        """The tokens before and behind an image, in models that have both."""
-        vocabulary = self.tokenizer.get_vocab()
-        return ([vocabulary[LOOK]], [vocabulary[LOOKED]]) if {LOOK, LOOKED} <= vocabulary.keys() else ([], [])
+        self.room = check_room(max_text_length, len(self.head) - image_tokens + len(self.tail))
 
     def _encode(self, text: str) -> list[int]:
         return encode(self.tokenizer, text, inside=self._template.inside)

@@ -25,6 +25,7 @@ from panollava.data.seen import Seen
 from panollava.errors import BadInput
 from panollava.model.panollava import Batch
 from panollava.model.text import Prompter
+from panollava.schedule import Schedule
 from panollava.training.features import Features
 
 Views = npt.NDArray[np.uint8]
@@ -147,31 +148,8 @@ class Collate:
         return torch.from_numpy(np.stack([self.split.panoramas[image] for image in images]))
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Schedule):
     """Which samples make up each step of each epoch. A run resumed at (epoch, batch) draws exactly what was left."""
-
-    samples: int
-    batch_size: int
-    epochs: int
-    seed: int
-    max_steps: int | None = None
-    drop_last: bool = False
-
-    @property
-    def steps_per_epoch(self) -> int:
-        whole, rest = divmod(self.samples, self.batch_size)
-        return max(1, whole + bool(rest and not self.drop_last))
-
-    @property
-    def steps(self) -> int:
-        total = self.steps_per_epoch * self.epochs
-        return min(total, self.max_steps or total)
-
-    @property
-    def planned_epochs(self) -> int:
-        """Epochs that are begun: max_steps may end the last one early."""
-        return -(-self.steps // self.steps_per_epoch)
 
     def batches(self, epoch: int, start: int = 0) -> list[list[int]]:
         """The sample numbers of each step of an epoch, from its batch `start` on."""

@@ -78,8 +78,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def load_weights(model: PanoLlava, path: Path, stage: Stage) -> Report:
     """Put the tensors of a file of `stage` into a model. Raises BadInput for any tensor missing, unexpected or of another shape."""
-    needed = learned(stage) - (set() if describe(path)[0].lora_r else {"lora"})
-    return _load(model, path, read_weights(path), required=lambda name: part_of(name) in needed, spared=lambda name: part_of(name) == "language")
+    theirs = read_weights(path)
+    needed = learned(stage) - ({"lora"} - set(map(part_of, theirs)))  # a run may do without adapters, but not with some of them
+    return _load(model, path, theirs, required=lambda name: part_of(name) in needed, spared=lambda name: part_of(name) == "language")
 
 
 def load_state(module: nn.Module, path: Path, state: dict[str, Tensor], stage: Stage) -> Report:

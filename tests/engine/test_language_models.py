@@ -18,9 +18,9 @@ from panollava.errors import BadInput
 from panollava.model.language import ends
 from panollava.model.panollava import Batch
 from panollava.model.parts import Built, build
-from panollava.model.template import template_of
 from panollava.model.text import IGNORE, NO_TOKEN, Prompter
 from panollava.stages import RECIPES, Stage
+from panollava.template import template_of
 from panollava.training.module import StageModule
 from tests.engine import tiny_models
 from tests.engine.tiny_models import SPEAKERS, Speaker

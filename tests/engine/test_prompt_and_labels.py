@@ -3,8 +3,8 @@
 import pytest
 
 from panollava.errors import BadInput
-from panollava.model.template import END
 from panollava.model.text import IGNORE, Prompter
+from panollava.template import END
 
 IMAGE = "<|image_pad|>"
 

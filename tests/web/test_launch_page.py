@@ -425,3 +425,19 @@ def test_a_plan_names_every_field_that_is_at_fault(house):
 
 def test_a_plan_is_for_those_who_may_launch(house):
     assert house.read.post("/plan", {}).status_code == 403
+
+
+def test_what_each_stage_will_take_stands_on_the_page_and_follows_what_is_typed(house, typed):
+    demo = house.browser.get("/runs/new?preset=demo").text
+    assert "What this will take" in demo
+    assert "335,744 of 381,440" in demo
+    told = house.browser.post("/runs/new/plan", data=typed(stage="finetune")).json()["takes"]
+    assert {name.partition(".")[0] for name in told} == {"finetune"}
+    assert told["finetune.learns"] == "45,696 of 834,048"
+    assert (told["finetune.steps"], told["finetune.time"]) == ("1", "not known yet")
+    assert house.browser.post("/runs/new/plan", data=typed(seed="-1")).json()["takes"] == {}
+
+
+def test_check_only_shows_the_figures_without_scripts(house, typed):
+    answer = house.browser.post("/runs/new", data=typed(check="1"))
+    assert 'data-figure="resampler.learns">290,304 of 834,048<' in answer.text

@@ -10,16 +10,11 @@ from typing import Any
 from sqlmodel import Session, col, select
 
 from app.models import Job, JobStatus, Run, StageRun
+from panollava.forecast import work
 from panollava.stages import Stage
 
 LOOKED_AT = 50
 """Most finished stages that are held against this one, the newest first."""
-WORK = (
-    "vision_model", "language_model", "resampler", "resampler_width", "pool", "crop_strategy", "fov", "overlap", "view_count", "pitches",
-    "cube_faces", "view_size", "csv_train", "csv_val", "image_root", "devices", "precision", "num_workers",
-)  # fmt: skip
-STAGE_WORK = ("batch_size", "max_text_length", "max_steps", "save_every_steps")
-"""Settings that decide how much work an epoch is. How many epochs is taken into account."""
 
 
 @dataclass(frozen=True)
@@ -31,18 +26,20 @@ class Forecast:
 
 
 def forecast(session: Session, run: Run, stage: Stage) -> Forecast | None:
-    """From the newest run in which this stage did the same work in one attempt; None if there is none."""
+    """From the newest other run in which this stage did the same work in one attempt; None if there is none."""
+    return foreseen(session, run.config, stage, other_than=run.id)
+
+
+def foreseen(session: Session, config: Mapping[str, Any], stage: Stage, other_than: int | None = None) -> Forecast | None:
+    """The same for a config that need not be a run's."""
     query = select(Job, Run).join(StageRun, col(StageRun.id) == Job.stage_id).join(Run, col(Run.id) == StageRun.run_id)
-    query = query.where(StageRun.stage == stage, Job.status == JobStatus.succeeded, Job.attempt == 1, Run.id != run.id)
+    query = query.where(StageRun.stage == stage, Job.status == JobStatus.succeeded, Job.attempt == 1, Run.id != other_than)
+    wanted = work(config, stage)
     for job, other in session.exec(query.order_by(col(Job.id).desc()).limit(LOOKED_AT)):
-        if job.started_at and job.finished_at and _work(other.config, stage) == _work(run.config, stage):
-            share = _passes(run.config, stage) / _passes(other.config, stage)
+        if job.started_at and job.finished_at and work(other.config, stage) == wanted:
+            share = _passes(config, stage) / _passes(other.config, stage)
             return Forecast((job.finished_at - job.started_at).total_seconds() * share, other.id)
     return None
-
-
-def _work(config: Mapping[str, Any], stage: Stage) -> list[Any]:
-    return [*(config.get(name) for name in WORK), *(config["stages"][stage].get(name) for name in STAGE_WORK)]
 
 
 def _passes(config: Mapping[str, Any], stage: Stage) -> int:

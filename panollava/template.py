@@ -2,16 +2,18 @@
 
 A template is rendered once with stand-ins for question and answer, cut at them, and checked: joined with other words, the pieces must give
 what the template itself gives. Only its turns are kept; a default system turn and a date would eat the text budget of every sample.
+Torch-free: the tokenizer is transformers' own, or the light one of `budget.py`.
 """
 
 import logging
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from panollava.errors import BadInput
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger("panollava")
 TURN, END = "<|im_start|>", "<|im_end|>"
@@ -21,6 +23,9 @@ CHATML = (
 )
 PLAIN_HEAD, PLAIN_TAIL = "Question:\n", "\nAnswer:\n"
 ASKED, SAID, ASKED_AGAIN = "QqzxQ", "AqzxA", "RqzxR"
+LOOK, LOOKED = "<|vision_start|>", "<|vision_end|>"
+SHORTEST_QUERY = 8
+"""A long query is cut before the answer is, but not below so many tokens."""
 PROBE = ("what is behind me?", "a red circle.", "and in front?")
 
 
@@ -37,7 +42,7 @@ class Template:
     answer_inside: bool = False
 
 
-def template_of(tokenizer: PreTrainedTokenizerBase) -> Template:
+def template_of(tokenizer: "PreTrainedTokenizerBase") -> Template:
     """Raises BadInput naming language_model for a template that cannot be used."""
     if tokenizer.chat_template:
         return _chat(tokenizer, None)
@@ -46,14 +51,30 @@ def template_of(tokenizer: PreTrainedTokenizerBase) -> Template:
     return _plain(tokenizer)
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, text: str, *, inside: bool = False) -> list[int]:
+def around_image(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:
+    """The tokens before and behind an image, in models that have both."""
+    vocabulary = tokenizer.get_vocab()
+    return ([vocabulary[LOOK]], [vocabulary[LOOKED]]) if {LOOK, LOOKED} <= vocabulary.keys() else ([], [])
+
+
+def check_room(max_text_length: int, around: int) -> int:
+    """Tokens left for a query with its answer, where the prompt takes `around` of them itself. Raises BadInput when they are too few."""
+    room = max_text_length - around
+    if room < SHORTEST_QUERY + 2:
+        raise BadInput(
+            f"max_text_length is {max_text_length}, of which the prompt leaves {room}; a query with its answer needs {SHORTEST_QUERY + 2}."
+        )
+    return room
+
+
+def encode(tokenizer: "PreTrainedTokenizerBase", text: str, *, inside: bool = False) -> list[int]:
     """User text: what looks like a special token is spelled out, so that a question cannot close its own turn. `inside`: as behind a new line."""
     if inside:
         return encode(tokenizer, "\n" + text)[len(encode(tokenizer, "\n")) :]
     return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
 
-def _chat(tokenizer: PreTrainedTokenizerBase, template: str | None) -> Template:
+def _chat(tokenizer: "PreTrainedTokenizerBase", template: str | None) -> Template:
     render = partial(_render, tokenizer, template)
     before, tail = _cut(render([ASKED], True), ASKED)
     _, between, _ = _cut(render([ASKED, SAID, ASKED_AGAIN], True), SAID, ASKED_AGAIN)
@@ -73,11 +94,11 @@ def _chat(tokenizer: PreTrainedTokenizerBase, template: str | None) -> Template:
     return replace(found, answer_inside=_answers_inside(tokenizer, template, found))
 
 
-def _prefixes(tokenizer: PreTrainedTokenizerBase) -> bool:
+def _prefixes(tokenizer: "PreTrainedTokenizerBase") -> bool:
     return encode(tokenizer, "a", inside=True) != encode(tokenizer, "a")
 
 
-def _check_question(tokenizer: PreTrainedTokenizerBase, template: str | None, found: Template) -> None:
+def _check_question(tokenizer: "PreTrainedTokenizerBase", template: str | None, found: Template) -> None:
     """The pieces joined with another question must be what the template gives for it, on a line of its own or else without one."""
     for question in ("\n" + PROBE[0], PROBE[0]):
         joined = [*found.head[-1:], *encode(tokenizer, question, inside=found.inside), *found.tail]
@@ -87,7 +108,7 @@ def _check_question(tokenizer: PreTrainedTokenizerBase, template: str | None, fo
     raise _unusable(f"a question in it reads {tokenizer.decode(theirs[-len(joined) :])!r}, and its parts join to {tokenizer.decode(joined)!r}")
 
 
-def _answers_inside(tokenizer: PreTrainedTokenizerBase, template: str | None, found: Template) -> bool:
+def _answers_inside(tokenizer: "PreTrainedTokenizerBase", template: str | None, found: Template) -> bool:
     """How an answer is to be encoded for it and its end to be what the template gives."""
     question, answer, _ = PROBE
     told = _pieces(tokenizer, _render(tokenizer, template, [question, answer], False))
@@ -98,7 +119,7 @@ def _answers_inside(tokenizer: PreTrainedTokenizerBase, template: str | None, fo
     raise _unusable(f"an answer in it reads {tokenizer.decode(told)!r}, which does not hold {tokenizer.decode(said)!r}")
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, template: str | None, said: list[str], to_answer: bool) -> str:
+def _render(tokenizer: "PreTrainedTokenizerBase", template: str | None, said: list[str], to_answer: bool) -> str:
     """Question, answer, question... as text. A model that can think aloud is asked not to: the answers are captions."""
     messages = [{"role": ("user", "assistant")[turn % 2], "content": text} for turn, text in enumerate(said)]
     options: dict[str, Any] = {"chat_template": template} if template else {}
@@ -120,7 +141,7 @@ def _cut(text: str, *marks: str) -> list[str]:
     return [*parts, text]
 
 
-def _pieces(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def _pieces(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
@@ -130,11 +151,11 @@ def _common(one: list[int], other: list[int]) -> list[int]:
     return one[:same]
 
 
-def _begins(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> bool:
+def _begins(tokenizer: "PreTrainedTokenizerBase", ids: list[int]) -> bool:
     return tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]
 
 
-def _plain(tokenizer: PreTrainedTokenizerBase) -> Template:
+def _plain(tokenizer: "PreTrainedTokenizerBase") -> Template:
     """For a base model that was never taught turns."""
     end = tokenizer.eos_token_id
     if end is None:
