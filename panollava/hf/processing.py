@@ -63,7 +63,7 @@ class PanoLlavaProcessor(ProcessorMixin):
         views = np.stack([self.cutter(_panorama(each)) for each in panoramas])
         return BatchFeature({"input_ids": ids, "attention_mask": mask, "pixel_values": torch.from_numpy(views)})
 
-    def apply_chat_template(self, conversation: Any, chat_template: str | None = None, **kwargs: Any) -> Any:
+    def apply_chat_template(self, conversation: Any, chat_template: str | None = None, **kwargs: Any) -> Any:  # type: ignore[override]
         """A user's turn with one image and one text, or several such conversations. Not tokenized it is the question alone, which `__call__` takes.
 
         Raises ValueError for more than that: the model was trained on single questions.
