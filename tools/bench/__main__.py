@@ -5,7 +5,7 @@ import sys
 
 import cv2
 
-from tools.bench import views  # noqa: F401  # registers its lines
+from tools.bench import training, views  # noqa: F401  # each registers its lines
 from tools.bench.lines import HEAD, LINES, Measured, measure
 
 

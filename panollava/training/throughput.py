@@ -1,0 +1,66 @@
+"""How fast a training is: samples and tokens a second and, on a device whose peak is known, the share of it that the model's arithmetic makes use of."""
+
+from dataclasses import dataclass
+
+import torch
+
+from panollava import flops
+from panollava.flops import Language, Vision
+from panollava.model.panollava import Batch
+from panollava.model.text import IGNORE
+from panollava.training.module import StageModule
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is in a step. `tokens` are those of its questions and answers, image tokens included and padding left out."""
+
+    samples: int
+    panoramas: int
+    tokens: int
+    supervised: int
+
+    @classmethod
+    def of(cls, *batches: Batch) -> "Work":
+        return cls(
+            sum(len(batch.image_index) for batch in batches),
+            sum(len(batch.pixels) for batch in batches),
+            sum(int(batch.attention_mask.sum()) for batch in batches),
+            sum(int((batch.labels != IGNORE).sum()) for batch in batches),
+        )
+
+
+class Throughput:
+    """Rates of a stage's steps. Without a known peak there is no MFU."""
+
+    def __init__(self, module: StageModule) -> None:
+        self.stage, self.peak = module.stage, _peak(module)
+        if self.peak is None:
+            return
+        vision, language, views = module.model.vision.config, module.model.language, module.config.views
+        self.vision = Vision.of(vision.to_dict(), module.config.view_size or vision.image_size, views)  # type: ignore[operator, union-attr]
+        self.language = None if language is None else Language.of(language.config.to_dict())  # type: ignore[operator, union-attr]
+
+    def rates(self, work: Work, seconds: float) -> dict[str, float]:
+        """Metrics of a step that took so long."""
+        rates = {"samples_per_second": work.samples / seconds}
+        if work.tokens:
+            rates |= {"tokens_per_second": work.tokens / seconds, "supervised_tokens_per_second": work.supervised / seconds}
+        if self.peak is not None:
+            rates["mfu"] = self.flops(work) / seconds / self.peak
+        return rates
+
+    def flops(self, work: Work) -> float:
+        """What the step's arithmetic takes, sequences counted as equally long. A panorama that comes with its features is not encoded."""
+        seen = work.panoramas * flops.per_panorama(self.stage, self.vision)
+        if self.language is None:
+            return seen
+        mean_tokens, mean_supervised = work.tokens / work.samples, work.supervised / work.samples
+        return seen + work.samples * flops.per_sequence(self.language, mean_tokens, mean_supervised)
+
+
+def _peak(module: StageModule) -> float | None:
+    """Of a GPU that computes in half precision; the table knows no other."""
+    if module.device.type != "cuda" or module.trainer.precision == "32-true":
+        return None
+    return flops.peak(torch.cuda.get_device_name(module.device))
