@@ -17,6 +17,7 @@ from app.logs import service as logs
 from app.metrics import service as metrics
 from app.metrics.service import Point
 from app.models import ACTIVE, Attempt, Job, JobStatus, StageRun
+from app.samples import service as samples
 from panollava import events as trainer
 from panollava.errors import BadInput
 from panollava.events import CheckpointSaved, Metric, Note, Progress, Sample, StageEvent
@@ -102,7 +103,10 @@ class _Batch:
                 self._tell("checkpoint", {"checkpoint_id": row.id, "path": row.path, "kind": row.kind, "step": row.step, "metrics": row.metrics})
             case StageEvent():
                 self._begin(event)
-            case Sample() | Note():
+            case Sample():
+                samples.record(self._session, self._job, self._attempt, event)
+                self._tell(event.type, event.model_dump(exclude={"type"}))
+            case Note():
                 self._tell(event.type, event.model_dump(exclude={"type"}))
 
     def _begin(self, event: StageEvent) -> None:

@@ -33,6 +33,7 @@ from app.problems import RESPONSES, handle_problems
 from app.runs import routes as runs
 from app.runs.page import pages as run_pages
 from app.runs.table import pages as list_pages
+from app.samples import routes as samples
 from app.schema import routes as schema
 from app.settings import Settings
 from panollava import __version__
@@ -90,7 +91,7 @@ def _mourn(hub: asyncio.Task[None]) -> None:
 
 def _api(app: FastAPI) -> APIRouter:
     api = APIRouter(prefix=PREFIX)
-    for domain in (runs, checkpoints, evaluations, datasets, jobs, events, schema, access):
+    for domain in (runs, samples, checkpoints, evaluations, datasets, jobs, events, schema, access):
         api.include_router(domain.router)
 
     @api.get("/openapi.json", dependencies=[READ], include_in_schema=False)

@@ -280,6 +280,24 @@ class LogChunk(SQLModel, table=True):
     data: bytes = Field(sa_type=LargeBinary)
 
 
+class Sample(SQLModel, table=True):
+    """What a model answered to one of its run's example questions after one validation."""
+
+    __table_args__ = NEVER_AGAIN
+
+    id: int = _id()
+    run_id: int = Field(foreign_key="run.id", index=True, ondelete="CASCADE")
+    stage_id: int = Field(foreign_key="stage.id", index=True, ondelete="CASCADE")
+    job_id: int = Field(foreign_key="job.id", index=True, ondelete="CASCADE")
+    attempt: int
+    step: int
+    url: str
+    query: str
+    references: list[str] = _json()
+    prediction: str
+    at: datetime = _time()
+
+
 class Event(SQLModel, table=True):
     """Something a stream tells. Ids are given in commit order, so a reader that asks for `id > last` misses nothing."""
 

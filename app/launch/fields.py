@@ -51,6 +51,8 @@ LABELS = {
     "vicreg_var": _("Variance"),
     "vicreg_cov": _("Covariance"),
     "wandb_project": _("W&B project"),
+    "tensorboard": _("TensorBoard"),
+    "metrics_csv": _("metrics.csv"),
     "output_dir": _("Output directory"),
     "log_dir": _("Log directory"),
 }

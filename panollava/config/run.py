@@ -99,6 +99,15 @@ class RunConfig(BaseModel):
     devices: Advanced[int] = Field(1, ge=1, json_schema_extra=unit("GPUs"), description="GPUs per run; a machine without one trains on its CPU.")
     precision: Advanced[Literal["auto", "fp32", "bf16"]] = Field("auto", description="auto: bf16 on a GPU that has it, else fp32.")
     wandb_project: Advanced[str | None] = Field(None, description="Also log to this Weights & Biases project.")
+    tensorboard: Advanced[bool] = Field(False, description="Also write event files for TensorBoard, to tensorboard/ beside the checkpoints.")
+    metrics_csv: Advanced[bool] = Field(False, description="Also write metrics.csv beside the checkpoints: step, name, value.")
+    example_predictions: Advanced[int] = Field(
+        6,
+        ge=0,
+        le=64,
+        json_schema_extra=unit("questions"),
+        description="Validation questions that are answered after every validation, the same each time.",
+    )
     output_dir: Terminal[str] = Field("runs", description="Where the stage directories go.")
     log_dir: Terminal[str] = Field("logs", description="Where the log files go.")
 

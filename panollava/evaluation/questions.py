@@ -34,17 +34,23 @@ class Question:
 
 
 def read_questions(csv: Path, index: Index, limit: int | None) -> list[Question]:
-    """The table's questions in its order; rows of the same image and the same words are references of one. At most `limit` panoramas."""
-    grouped: dict[tuple[int, str], Question] = {}
+    """The table's questions in its order, with the ground truth that its dataset brings. At most `limit` panoramas."""
+    questions = grouped(index)
+    wanted = set(sorted({question.image for question in questions})[:limit])
+    return _with_truth(csv, [question for question in questions if question.image in wanted])
+
+
+def grouped(index: Index) -> list[Question]:
+    """In the table's order; rows of the same image and the same words are references of one question."""
+    found: dict[tuple[int, str], Question] = {}
     for row, image in zip(index.rows, index.row_image, strict=True):
         key = (image, normalised(row.query))
-        known = grouped.get(key)
+        known = found.get(key)
         if known is None:
-            grouped[key] = Question(image, row.url, row.query, (row.annotation,))
+            found[key] = Question(image, row.url, row.query, (row.annotation,))
         else:
-            grouped[key] = replace(known, references=(*known.references, row.annotation))
-    wanted = set(sorted({image for image, _ in grouped})[:limit])
-    return _with_truth(csv, [question for question in grouped.values() if question.image in wanted])
+            found[key] = replace(known, references=(*known.references, row.annotation))
+    return list(found.values())
 
 
 def truth_path(csv: Path) -> Path:

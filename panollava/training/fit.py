@@ -20,7 +20,7 @@ from panollava.events import EVENTS_FILE, EventWriter, Note, Progress, StageEven
 from panollava.model.parts import Built, build
 from panollava.model.text import Prompter
 from panollava.stages import RECIPES, Stage
-from panollava.training import data, sinks
+from panollava.training import data, examples, loggers
 from panollava.training.module import StageModule
 from panollava.training.recording import Recorder
 from panollava.training.saving import STATE, Position, Saver, restore
@@ -106,8 +106,9 @@ class _Fit:
         self.saver = Saver(self.job.directory, self.position, built.architecture, self.events, self.stop, plan.steps_per_epoch)
         self._load(built, module, resumed)
         self._say_what_learns(module, plan)
-        trainer = self._trainer(plan)
-        self._fit(trainer, module, plan, samples, train, valid, resumed)
+        with loggers.opened(config, self.stage, loggers.Place.of(self.job.directory, self.job.resume), self.events) as logged:
+            trainer = self._trainer(plan, logged, examples.callbacks(module, config, valid, self.events, logged))
+            self._fit(trainer, module, plan, samples, train, valid, resumed)
         if self.position.best_file is None:
             raise ValueError("No validation gave a finite val_loss, so there is no best checkpoint.")
         self._save_final(built, module)
@@ -179,14 +180,13 @@ class _Fit:
 
     # training ---------------------------------------------------------------------
 
-    def _trainer(self, plan: data.Plan) -> pl.Trainer:
+    def _trainer(self, plan: data.Plan, logged: loggers.Loggers, watching: list[pl.Callback]) -> pl.Trainer:
         for noise in (".*does not have many workers.*", ".*in eval mode at the start.*", ".*LeafSpec.*"):
             warnings.filterwarnings("ignore", message=noise)
         logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-        wandb = sinks.wandb_sink(self.config, self.stage, self.events)
-        recorder = Recorder(self.events, log.info, [wandb] if wandb else [], plan.steps_per_epoch, self.settings.batch_size)
+        recorder = Recorder(self.events, log.info, [logged.scalars], plan.steps_per_epoch, self.settings.batch_size)
         return pl.Trainer(
-            accelerator="auto", devices=1, precision=_precision(self.config), max_epochs=-1, callbacks=[recorder, self.saver],
+            accelerator="auto", devices=1, precision=_precision(self.config), max_epochs=-1, callbacks=[recorder, *watching, self.saver],
             logger=False, enable_checkpointing=False, enable_model_summary=False, enable_progress_bar=False,
             num_sanity_val_steps=0, use_distributed_sampler=False, reload_dataloaders_every_n_epochs=1, gradient_clip_val=self.settings.grad_clip,
         )  # fmt: skip

@@ -20,8 +20,8 @@ from panollava.stages import Stage
 
 router = APIRouter(prefix="/runs", include_in_schema=False, dependencies=[READ])
 
-Tab = Literal["charts", "config", "checkpoints", "timeline"]
-Part = Literal["head", "track", "tabs", "now", "saved", "lineage", "config", "checkpoints", "timeline"]
+Tab = Literal["charts", "config", "checkpoints", "samples", "timeline"]
+Part = Literal["head", "track", "tabs", "now", "saved", "lineage", "config", "checkpoints", "samples", "timeline"]
 LOG_BYTES = 16 * 1024
 """Of the log, in the page as it is first sent; its script brings more."""
 
@@ -41,8 +41,8 @@ def show_run(
 ) -> Response:  # fmt: skip
     """The whole page, or one live piece of it. Not told a stage, it shows the one that the run is at.
 
-    `all` and `find` are the config's: every setting, and those that hold a text. `line` is where the log begins. What else the address
-    says is for the charts' and the log's scripts.
+    `all` is every setting of the config, or every answer to a sample; `find` is for settings that hold a text. `line` is where the log
+    begins. What else the address says is for the charts' and the log's scripts.
     """
     view = RunView(frame.session, run, frame.now, stage)
     state: dict[str, Any] = {"run": view.run, "stage": view.chosen, "tab": tab, "every": every, "find": find, "address": _address(frame.request)}

@@ -17,7 +17,7 @@ from app.jobs import queue
 from app.jobs.states import PATIENCE
 from app.launch import preview
 from app.metrics import service as metrics
-from app.models import ACTIVE, ENDED, Attempt, Job, JobStatus, Run, StageRun, Worker
+from app.models import ACTIVE, ENDED, Attempt, Job, JobStatus, Run, Sample, StageRun, Worker
 from app.runs import schemas
 from app.runs import service as runs
 from app.runs.page import endings, history, newest, saved, settings_table, track
@@ -28,9 +28,14 @@ from app.runs.page.saved import Saved
 from app.runs.page.settings_table import Setting
 from app.runs.page.track import Leg, Start
 from app.runs.schemas import RunDetail, StageOut
+from app.samples import cards
+from app.samples import service as samples
+from app.samples.cards import Card
 from panollava.config import RunConfig, flat
 from panollava.stages import Stage
 
+MOST_ANSWERS = 2000
+"""To samples, of which the page makes cards; the API pages through all."""
 MOST_FILES = 500
 """Checkpoints that the page looks at, counted with their second names; the list of checkpoints pages through all."""
 
@@ -46,6 +51,7 @@ class RunView:
     """The stage that the reader wants to look at; None for the one that the run is at."""
 
     patience: int = int(PATIENCE.total_seconds())
+    newest_answers: int = cards.NEWEST
 
     @cached_property
     def state(self) -> runs.RunState:
@@ -177,6 +183,26 @@ class RunView:
     def kept(self, files: Sequence[Saved]) -> dict[int, list[Reason]]:
         """What they are kept for, by the id of their row."""
         return {each.row.id: each.reasons for each in kept.describe(self.session, [file.row for file in files])}
+
+    # samples
+
+    @cached_property
+    def samples(self) -> Sequence[tuple[Sample, Stage]]:
+        return samples.page(self.session, self.row.id, limit=MOST_ANSWERS)
+
+    @property
+    def sampled(self) -> list[Stage]:
+        """The stages that have answered, in training order."""
+        return [each.stage for each in self.state.stages if each.stage in {stage for _, stage in self.samples}]
+
+    @property
+    def questions(self) -> int:
+        return len({(row.url, row.query) for row, _ in self.samples})
+
+    def cards(self, every: bool) -> list[Card]:
+        """Of the stage asked for, else of all: the questions are the same."""
+        wanted = [each for each in self.samples if self.asked in (None, "all", each[1])]
+        return cards.cards(wanted, None if every else cards.NEWEST)
 
     # lineage
 
