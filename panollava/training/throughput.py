@@ -1,6 +1,7 @@
-"""How fast a training is: samples and tokens a second and, on a device whose peak is known, the share of it that the model's arithmetic makes use of."""
+"""How fast a training is: samples and tokens a second and, where the device is known, how much of its peak the model's arithmetic makes use of."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -21,13 +22,9 @@ class Work:
     supervised: int
 
     @classmethod
-    def of(cls, *batches: Batch) -> "Work":
-        return cls(
-            sum(len(batch.image_index) for batch in batches),
-            sum(len(batch.pixels) for batch in batches),
-            sum(int(batch.attention_mask.sum()) for batch in batches),
-            sum(int((batch.labels != IGNORE).sum()) for batch in batches),
-        )
+    def of(cls, batch: Batch) -> "Work":
+        tokens, supervised = (int(torch.count_nonzero(each)) for each in (batch.attention_mask, batch.labels != IGNORE))
+        return cls(len(batch.image_index), len(batch.pixels), tokens, supervised)
 
 
 class Throughput:
@@ -37,9 +34,11 @@ class Throughput:
         self.stage, self.peak = module.stage, _peak(module)
         if self.peak is None:
             return
-        vision, language, views = module.model.vision.config, module.model.language, module.config.views
-        self.vision = Vision.of(vision.to_dict(), module.config.view_size or vision.image_size, views)  # type: ignore[operator, union-attr]
-        self.language = None if language is None else Language.of(language.config.to_dict())  # type: ignore[operator, union-attr]
+        model, config = module.model, module.config
+        vision: Any = model.vision.config
+        language: Any = model.language and model.language.config
+        self.vision = Vision.of(vision.to_dict(), config.view_size or vision.image_size, config.views)
+        self.language = Language.of(language.to_dict()) if language else None
 
     def rates(self, work: Work, seconds: float) -> dict[str, float]:
         """Metrics of a step that took so long."""

@@ -1,8 +1,12 @@
-"""Real trainings of the demo preset, in which every step of ours has another way's beside it. What is measured: `training.py`."""
+"""Real trainings of the demo preset, in which every step of ours has another way's beside it. What is measured: `training.py`.
+
+Times are the processor's own: nothing here waits for anything, and other processes would take a share of the wall clock's.
+"""
 
 import copy
 import math
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from time import process_time
 from typing import Any
@@ -11,8 +15,10 @@ from unittest import mock
 import torch
 from torch import Tensor
 
+from panollava import events
 from panollava.config import RunConfig, merge, parse
 from panollava.data.make_demo import make_demo
+from panollava.events import Metric
 from panollava.model.panollava import Batch
 from panollava.presets import PRESETS
 from panollava.stages import Stage
@@ -34,6 +40,8 @@ class _NoStop(StopRequest):
 
 class Measuring(StageModule):
     """Notes the time between the ends of two steps. Those with a validation between them are left out."""
+
+    steps_a_pair = 1
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -61,6 +69,8 @@ class Measuring(StageModule):
 
 class WatchedByTurns(Measuring):
     """A step of next to nothing, so that what surrounds it shows. Our callbacks are there in every other step."""
+
+    steps_a_pair = 2
 
     def on_train_start(self) -> None:
         self.watching, self._watched = list(self.trainer.callbacks), math.nan
@@ -134,9 +144,11 @@ def rounds_of(kind: type[Measuring], pairs: int, batch_size: int) -> list[Round]
         return made[-1]
 
     torch.set_num_threads(1)
+    wanted = pairs * kind.steps_a_pair
+    steps = wanted + wanted // 4 + 2
+    panoramas = min(100, -(-steps * batch_size // QUESTIONS))
     with TemporaryDirectory() as directory, mock.patch.object(fit, "StageModule", make):
-        panoramas = max(2, -(-2 * batch_size // QUESTIONS))
-        train(demo(Path(directory), panoramas, steps=pairs * 2 + 4, batch_size=batch_size), Path(directory) / "run")
+        train(demo(Path(directory), panoramas, steps=steps, batch_size=batch_size), Path(directory) / "run")
     return made[0].rounds[:pairs]
 
 
@@ -144,9 +156,17 @@ def demo(directory: Path, panoramas: int, *, steps: int, batch_size: int, **sett
     """The demo preset on little data, for so many steps."""
     make_demo(directory / "data", train=panoramas, valid=1, test=1)
     finetune = {"epochs": steps, "max_steps": steps, "batch_size": batch_size, "warmup_ratio": 0.0, "min_lr_ratio": 1.0}
-    values = {"data_dir": str(directory / "data"), "stage": "finetune", "stages": {"finetune": finetune}, "seed": 0, **settings}
+    values = {"data_dir": str(directory / "data"), "stage": "finetune", "stages": {"finetune": finetune}, "example_predictions": 1, **settings}
     return parse(merge(PRESETS["demo"], values))
 
 
 def train(config: RunConfig, directory: Path) -> None:
     fit.train_stage(fit.StageJob(config, Stage.finetune, directory), _NoStop(directory))
+
+
+def speeds(config: RunConfig, directory: Path) -> dict[str, float]:
+    """The medians of what the trainer says of its own steps; the first one of a process or a data loader is slower and left out."""
+    torch.set_num_threads(1)
+    train(config, directory)
+    said = [event.values for _, event in events.read(directory / events.EVENTS_FILE) if isinstance(event, Metric) and "data_wait" in event.values]
+    return {name: median(step[name] for step in said[1:]) for name in said[-1]}

@@ -2,7 +2,7 @@
 
 from tools.bench.lines import Round, measured_line, microseconds_more, percent_longer
 
-BATCH = 24
+BATCH = 48
 """A step of the demo preset takes 100 to 200 ms with it."""
 
 
@@ -11,7 +11,7 @@ def callbacks(rounds: int) -> list[Round]:
     """As many pairs as it takes to see 50 µs on a busy machine."""
     from tools.bench.stepping import WatchedByTurns, rounds_of  # torch arrives here, where it is measured
 
-    return rounds_of(WatchedByTurns, pairs=20 * rounds, batch_size=1)
+    return rounds_of(WatchedByTurns, pairs=100 * rounds, batch_size=1)
 
 
 @measured_line("A step of `finetune`, all that our trainer does in it", against="a bare PyTorch loop, same batches", bar=percent_longer(3))
