@@ -35,8 +35,14 @@ class Architecture(BaseModel):
     language_layers: int
     resampler: str
     resampler_width: int
+    resampler_queries: int | None = None
+    resampler_layers: int | None = None
+    resampler_heads: int | None = None
     pool: int
     views: int
+    lora_r: int = 0
+    lora_alpha: int | None = None
+    lora_targets: tuple[str, ...] | None = None
 
 
 class CheckpointNote(BaseModel):
@@ -135,6 +141,7 @@ def last_good(checkpoints: Path) -> Path | None:
     return None
 
 
+LORA_FIELDS = {"lora_r", "lora_alpha", "lora_targets"}
 VISION_FIELDS = {"vision_type", "vision_width", "vision_layers", "image_size", "patch_size"}
 
 
@@ -144,6 +151,8 @@ def check_same_architecture(checkpoint: Path, stage: Stage, theirs: Architecture
     A checkpoint of stage vision holds nothing but the encoder, so only that must agree. Two names of equal models may differ.
     """
     fields = VISION_FIELDS if stage is Stage.vision else Architecture.model_fields.keys() - {"vision_model", "language_model"}
+    if stage is not Stage.finetune or not theirs.lora_r:
+        fields = fields - LORA_FIELDS  # only a finetune has adapters, and one without may be given some
     pairs = [(field, getattr(theirs, field), getattr(ours, field)) for field in Architecture.model_fields if field in fields]
     if different := [f"{field} is {there} there and {here} here" for field, there, here in pairs if there != here]:
         raise BadInput(f"{checkpoint}: made with another architecture: {'; '.join(different)}.")

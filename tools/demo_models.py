@@ -32,7 +32,8 @@ from panollava.data.panoshapes import Question, Scene
 from panollava.metrics import grounding
 from panollava.metrics.captions import Prediction
 from panollava.model.panollava import PanoLlava
-from panollava.model.text import END, IGNORE, IMAGE, LOOK, LOOKED, TURN, Encoded, Prompter
+from panollava.model.template import END, TURN
+from panollava.model.text import IGNORE, IMAGES, LOOK, LOOKED, Encoded, Prompter
 
 VIEWS, FOV, SIZE, PATCH, POOL = 8, 90.0, 32, 8, 2
 GRID = SIZE // PATCH // POOL  # pooled cells per side of a view
@@ -78,7 +79,7 @@ def make_tokenizer(directory: Path) -> None:
     words.train_from_iterator(texts, trainer)
     learned = json.loads(words.to_str())["model"]
     merges = [tuple(merge) for merge in learned["merges"]]
-    Qwen2Tokenizer(vocab=learned["vocab"], merges=merges, extra_special_tokens=[TURN, END, LOOK, LOOKED, IMAGE]).save_pretrained(directory)
+    Qwen2Tokenizer(vocab=learned["vocab"], merges=merges, extra_special_tokens=[TURN, END, LOOK, LOOKED, IMAGES[0]]).save_pretrained(directory)
 
 
 def make_language(tokenizer: Any) -> Qwen2ForCausalLM:

@@ -95,11 +95,17 @@ def chosen(session: Session, ids: Sequence[str]) -> list[Facts]:
 
 def why_not_comparable(one: Facts, base: Facts) -> str | None:
     """Why the metrics of two checkpoints cannot be held against each other; None if they can."""
-    if RECIPES[one.listed.stage].loss != RECIPES[base.listed.stage].loss:
+    if _loss(one) != _loss(base):
         return _("It was trained on another loss than the base.")
     if one.config.get("csv_val") != base.config.get("csv_val"):
         return _("It was validated on another table than the base.")
     return None
+
+
+def _loss(of: Facts) -> str:
+    """What val_loss is; one that is added to a stage's own is not in it."""
+    own = RECIPES[of.listed.stage].loss
+    return str(of.config.get("overlap_loss", "vicreg")) if own == "overlap" else own
 
 
 def lineage(session: Session, of: Facts) -> Lineage:

@@ -79,7 +79,8 @@ def plan_run(_actor: Launcher, request: Request, posted: Posted, state: StateDep
         "command": plan.command,
         "json": plan.json,
         "curl": plan.curl,
-        "views": _views(plan),
+        "views": _views(plan, settings),
+        "learning": _learning(plan),
         "offers": {offer.path: offer.why_not for group in offers.values() for offer in group},
     }
 
@@ -110,10 +111,10 @@ def _render(frame: Frame, settings: Settings, draft: Draft, plan: Plan, status: 
         groups=fields.groups(),
         local_inputs=LOCAL,
         hub_ids=HUB_IDS,
-        recipes=RECIPES,
+        learning=_learning(plan),
         suggestions=data.suggestions(settings),
         differs=_differs(draft),
-        views=_views(plan),
+        views=_views(plan, settings),
     )
     page.headers["Cache-Control"] = "private, no-cache"  # kept for the way back, so that the form there has the key it had
     return page
@@ -152,9 +153,20 @@ def _differs(draft: Draft) -> str:
     return ngettext("{n} value differs from “{start}”", "{n} values differ from “{start}”", count).format(n=count, start=draft.start.title)
 
 
-def _views(plan: Plan) -> str:
+def _learning(plan: Plan) -> dict[str, str]:
+    """By stage: what it minimises, and what learns. Which overlap loss it is cannot be told while the settings make no run."""
+    return {
+        stage: _("{loss} loss; learns {parts}").format(
+            loss=plan.asked.loss(stage) if plan.asked else recipe.loss, parts=", ".join(sorted(recipe.trains))
+        )
+        for stage, recipe in RECIPES.items()
+    }
+
+
+def _views(plan: Plan, settings: Settings) -> str:
     """Empty while the settings make no ring of views."""
     if plan.asked is None:
         return ""
-    count = plan.asked.views
-    return ngettext("{n} view of every panorama", "{n} views of every panorama", count).format(n=count)
+    count, tokens = plan.asked.views, preview.image_tokens(plan.asked, settings)
+    said = ngettext("{n} view of every panorama", "{n} views of every panorama", count).format(n=count)
+    return _("{views}, {n} image tokens").format(views=said, n=f"{tokens:,}") if tokens else said

@@ -11,10 +11,11 @@ from typing import Any
 
 import orjson
 
-from app.errors import Invalid
+from app.errors import AppError, Invalid
 from app.runs import request
 from app.runs.schemas import RunRequest
 from app.settings import Settings
+from panollava import architecture
 from panollava.config import CONFIG_FILE, RunConfig, flat, merge, put, validated
 from panollava.errors import BadInput
 from panollava.stages import Stage
@@ -59,6 +60,14 @@ def plan(asked: RunRequest, server: str, settings: Settings | None = None) -> Pl
         resolved, refusals = request.examine(usable, settings)
         errors += [(each.field, str(each)) for each in refusals]
     return _plan(asked, server, base, config, None if errors else resolved, errors)
+
+
+def image_tokens(config: RunConfig, settings: Settings) -> int | None:
+    """Of every panorama; None while the vision encoder's config is not to be had, or not to be looked at: that is told at its field."""
+    try:
+        return architecture.image_tokens(config.model_copy(update={"vision_model": request.model(settings, "vision_model", config.vision_model)}))
+    except (AppError, BadInput):
+        return None
 
 
 def _plan(

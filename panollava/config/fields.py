@@ -27,7 +27,7 @@ Data = Annotated[Value, _group("Data")]
 Views = Annotated[Value, _group("Views")]
 Bridge = Annotated[Value, _group("Model")]
 Optimizer = Annotated[Value, _group("Optimizer")]
-Vicreg = Annotated[Value, _group("VICReg")]
+Overlap = Annotated[Value, _group("Overlap loss")]
 Advanced = Annotated[Value, _group("Advanced")]
 Terminal = Annotated[Value, _group("Terminal")]
 

@@ -5,21 +5,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
-from panollava import layouts
-from panollava.config.fields import STRICT, Advanced, Bridge, Chain, Common, Data, Terminal, Vicreg, Views, misplaced, only_for, unit
+from panollava import layouts, resamplers
+from panollava.config.fields import STRICT, Advanced, Bridge, Chain, Common, Data, Overlap, Terminal, Views, misplaced, only_for, unit
 from panollava.config.stage import StageConfigs
 from panollava.errors import BadInput
 from panollava.layouts import MOST_VIEWS
-from panollava.stages import Stage
+from panollava.stages import RECIPES, Stage
 
 RINGS = ("e2p", "anyres_e2p", "sliding_window")
 """Crop strategies with closed rings of views that may overlap."""
 Pitch = Annotated[float, Field(ge=-90, le=90)]
+LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_targets")
 
 
-def _numbers(value: Any) -> Any:
+def _listed(value: Any) -> Any:
     """`-45,0,45`, as on a command line -> a list."""
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
@@ -75,7 +76,7 @@ class RunConfig(BaseModel):
         None, ge=1, le=MOST_VIEWS, json_schema_extra=unit("views") | only_for(crop_strategy=RINGS),
         description="Views of each ring; as few as fov and overlap allow if not set.",
     )  # fmt: skip
-    pitches: Views[Annotated[tuple[Pitch, ...], BeforeValidator(_numbers)]] = Field(
+    pitches: Views[Annotated[tuple[Pitch, ...], BeforeValidator(_listed)]] = Field(
         (-45.0, 0.0, 45.0), min_length=1, max_length=9, json_schema_extra=unit("degrees") | only_for(crop_strategy="anyres_e2p"),
         description="How far up the rings of anyres_e2p look, degrees, joined by commas.",
     )  # fmt: skip
@@ -86,14 +87,59 @@ class RunConfig(BaseModel):
         None, ge=16, le=1024, json_schema_extra=unit("pixels"), description="Side of a view; the vision encoder's own if not set."
     )
 
-    resampler: Bridge[Literal["mlp"]] = Field("mlp", description="What maps vision features to the language model's image tokens.")
-    resampler_width: Bridge[int | None] = Field(None, ge=1, description="Width inside the resampler; the vision encoder's if not set.")
-    pool: Bridge[Literal[1, 2, 4]] = Field(2, description="Patch tokens averaged per side before the resampler: 2 makes one token of four.")
+    resampler: Bridge[Annotated[str, AfterValidator(resamplers.known)]] = Field(
+        "mlp", json_schema_extra={"enum": list(resamplers.RESAMPLERS)},
+        description="What maps vision features to image tokens: mlp, linear and avgpool keep one token for each patch or each few; "
+        "perceiver and qformer let a fixed number of queries read all views.",
+    )  # fmt: skip
+    resampler_width: Bridge[int | None] = Field(
+        None, ge=1, json_schema_extra=only_for(resampler=resamplers.having("resampler_width")),
+        description="Width inside the resampler; the vision encoder's if not set.",
+    )  # fmt: skip
+    pool: Bridge[Literal[1, 2, 4]] = Field(
+        2, json_schema_extra=only_for(resampler=resamplers.having("pool")),
+        description="Patch tokens averaged per side before the resampler: 2 makes one token of four.",
+    )  # fmt: skip
+    resampler_queries: Bridge[int] = Field(
+        64, ge=1, le=4096, json_schema_extra=unit("tokens") | only_for(resampler=resamplers.having("resampler_queries")),
+        description="Image tokens of a panorama: queries that read all of its views.",
+    )  # fmt: skip
+    resampler_layers: Bridge[int] = Field(
+        2, ge=1, le=24, json_schema_extra=only_for(resampler=resamplers.having("resampler_layers")), description="Attention layers of the resampler."
+    )
+    resampler_heads: Bridge[int] = Field(
+        8, ge=1, le=64, json_schema_extra=only_for(resampler=resamplers.having("resampler_heads")),
+        description="Attention heads of each of its layers; their number divides the resampler's width.",
+    )  # fmt: skip
 
-    vicreg_inv: Vicreg[float] = Field(25.0, ge=0, description="Weight of VICReg's invariance term.")
-    vicreg_var: Vicreg[float] = Field(25.0, ge=0, description="Weight of VICReg's variance term.")
-    vicreg_cov: Vicreg[float] = Field(1.0, ge=0, description="Weight of VICReg's covariance term.")
-    expander_width: Vicreg[int] = Field(1024, ge=1, description="Width of the throw-away head on which stage vision takes its loss.")
+    lora_r: Bridge[int] = Field(
+        0, ge=0, le=1024, description="Rank of the LoRA adapters that stage finetune trains in the language model; 0 is none."
+    )
+    lora_alpha: Bridge[int | None] = Field(None, ge=1, description="Scale of the adapters, divided by their rank; twice the rank if not set.")
+    lora_dropout: Bridge[float] = Field(0.0, ge=0, lt=1, description="Share of an adapter's inputs that are dropped in training.")
+    lora_targets: Bridge[Annotated[tuple[str, ...], BeforeValidator(_listed)]] = Field(
+        ("all-linear",), min_length=1, description="Layers that get adapters, such as q_proj,v_proj; all-linear is every one but the head."
+    )
+
+    overlap_loss: Overlap[Literal["vicreg", "densecl"]] = Field(
+        "vicreg",
+        description="What stage vision minimises on what neighbouring views both see: vicreg = they agree, and images stay apart; "
+        "densecl = each cell is told from others.",
+    )
+    overlap_loss_weight: Overlap[float] = Field(
+        0.0, ge=0, description="Weight with which stage resampler adds that loss to its own; batches of fewer than 4 panoramas go without."
+    )
+    vicreg_inv: Overlap[float] = Field(
+        25.0, ge=0, json_schema_extra=only_for(overlap_loss="vicreg"), description="Weight of VICReg's invariance term."
+    )
+    vicreg_var: Overlap[float] = Field(25.0, ge=0, json_schema_extra=only_for(overlap_loss="vicreg"), description="Weight of VICReg's variance term.")
+    vicreg_cov: Overlap[float] = Field(
+        1.0, ge=0, json_schema_extra=only_for(overlap_loss="vicreg"), description="Weight of VICReg's covariance term."
+    )
+    densecl_temperature: Overlap[float] = Field(
+        0.2, ge=0.01, json_schema_extra=only_for(overlap_loss="densecl"), description="DenseCL's temperature: the lower, the more the hardest count."
+    )
+    expander_width: Overlap[int] = Field(1024, ge=1, description="Width of the throw-away head on which the overlap loss is taken.")
 
     seed: Advanced[int] = Field(0, ge=0, description="Seed of weights, order and augmentation.")
     devices: Advanced[int] = Field(1, ge=1, json_schema_extra=unit("GPUs"), description="GPUs per run; a machine without one trains on its CPU.")
@@ -118,10 +164,30 @@ class RunConfig(BaseModel):
         """Views that the model is given of every panorama."""
         return layouts.count(self)
 
+    @property
+    def lora_scale(self) -> int:
+        return self.lora_alpha or 2 * self.lora_r
+
+    def without_adapters(self) -> "RunConfig":
+        """The config of the same model once its adapters are merged."""
+        return self.model_copy(update={name: RunConfig.model_fields[name].default for name in LORA})
+
     def csv(self, split: Literal["train", "valid"]) -> Path:
         """The CSV file of a split: its own field, else `data_dir`, else the default directory."""
         named = self.csv_train if split == "train" else self.csv_val
         return Path(named) if named else Path(self.data_dir or "data/quic360") / f"{split}.csv"
+
+    def losses(self, stage: Stage) -> dict[str, float]:
+        """What a stage minimises: the names of its losses, its own first, and their weights."""
+        recipe = RECIPES[stage]
+        if recipe.loss == "overlap":
+            return {self.overlap_loss: 1.0}
+        added = {self.overlap_loss: self.overlap_loss_weight} if self.overlap_loss_weight and "vision" in recipe.trains else {}
+        return {recipe.loss: 1.0} | added
+
+    def loss(self, stage: Stage) -> str:
+        """The same in words: `autoregressive + 0.1 vicreg`."""
+        return " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in self.losses(stage).items())
 
     def check(self) -> None:
         """Refuse what can be seen to fail before anything is queued. Raises BadInput naming every field that is at fault."""
@@ -130,9 +196,9 @@ class RunConfig(BaseModel):
 
     def _wrong(self) -> Iterator[tuple[str, Any, str]]:
         yield from misplaced(self)
-        if Stage.vision in self.stage and self.stages.vision.batch_size < 4:
-            yield "stages.vision.batch_size", self.stages.vision.batch_size, "VICReg takes statistics across images and needs at least 4."
+        yield from self._wrong_adapters()
         yield from self._wrong_views()
+        yield from self._wrong_overlap_loss()
         if self.devices > 1:
             yield "devices", self.devices, "a run on several devices is not built yet; use 1."
 
@@ -145,8 +211,9 @@ class RunConfig(BaseModel):
             yield "view_count", self.view_count, self._too_few()
         if len(set(self.pitches)) < len(self.pitches):
             yield "pitches", ", ".join(f"{pitch:g}" for pitch in self.pitches), "give each of them once."
-        if Stage.vision in self.stage and not layouts.layout(self).neighbours:
-            yield self._no_neighbours()
+        users = self._overlap_stages()
+        if users and not layouts.layout(self).neighbours:
+            yield self._no_neighbours(users[0])
 
     def _too_few(self) -> str:
         fewest, share = layouts.fewest(self.fov, self.overlap), layouts.shared(self.fov, self.view_count or 1)
@@ -155,8 +222,30 @@ class RunConfig(BaseModel):
             f"a ring of so few views of {self.fov:g} degrees cannot share {self.overlap:g} of their angle with the next; use at least {fewest}{less}."
         )
 
-    def _no_neighbours(self) -> tuple[str, Any, str]:
-        why = "stage vision compares what neighbouring views both see"
+    def _overlap_stages(self) -> list[Stage]:
+        """Stages with the overlap loss, alone or beside their own."""
+        return [stage for stage in self.stage if self.overlap_loss in self.losses(stage)]
+
+    def _wrong_overlap_loss(self) -> Iterator[tuple[str, Any, str]]:
+        for stage in self._overlap_stages():
+            if (size := self.stages[stage].batch_size) < 4:
+                yield f"stages.{stage}.batch_size", size, "the overlap loss takes statistics across images and needs at least 4."
+        if self._overlap_stages() and not any((self.vicreg_inv, self.vicreg_var, self.vicreg_cov)):
+            yield "vicreg_inv", self.vicreg_inv, "with all three weights of VICReg 0 there is nothing to minimise."
+        if self.overlap_loss_weight and Stage.resampler not in self.stage:
+            why = (
+                "it is added in stage resampler, which this run does not train. Stage vision is the overlap loss alone, and in stage finetune the "
+                "vision encoder on whose patches it acts is frozen, so it would change nothing. Train stage resampler, or set 0."
+            )
+            yield "overlap_loss_weight", self.overlap_loss_weight, why
+
+    def _no_neighbours(self, stage: Stage) -> tuple[str, Any, str]:
+        why = f"stage {stage} compares what neighbouring views both see"
         if self.crop_strategy in RINGS:
             return "overlap", self.overlap, f"{why}, so it needs an overlap above 0."
         return "crop_strategy", self.crop_strategy, f"{why}, and no views of {self.crop_strategy} overlap; use one of {', '.join(RINGS)}."
+
+    def _wrong_adapters(self) -> Iterator[tuple[str, Any, str]]:
+        for name in LORA[1:]:
+            if not self.lora_r and getattr(self, name) != RunConfig.model_fields[name].default:
+                yield name, getattr(self, name), "it counts only where lora_r is above 0."

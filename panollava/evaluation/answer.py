@@ -16,7 +16,7 @@ from panollava.errors import BadInput
 from panollava.model.panollava import PanoLlava
 from panollava.model.parts import build
 from panollava.model.text import Prompter
-from panollava.stages import Stage
+from panollava.stages import RECIPES, Stage
 from panollava.training.weights import describe, load_weights
 from panollava.views import Cutter
 
@@ -59,7 +59,7 @@ def load(checkpoint: Path, *, untrained_seed: int | None = None) -> Answerer:
         )
     if untrained_seed is not None:
         config = config.model_copy(update={"seed": untrained_seed})
-    built = build(config)
+    built = build(config, adapters="lora" in RECIPES[stage].optional)
     rundir.check_same_architecture(checkpoint, stage, architecture, built.architecture)
     if untrained_seed is None:
         load_weights(built.model, checkpoint, stage)

@@ -1,13 +1,16 @@
 """VICReg (Bardes, Ponce and LeCun, ICLR 2022) on overlap pairs, with statistics taken across images.
 
 Taken over all cells at once, the statistics would be content with features that tell positions apart and ignore the image.
-Legend: U panoramas, V views, M pairs a view, D width.
+Legend: U panoramas, M pairs a panorama, D width.
 """
 
 from dataclasses import dataclass
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+
+from panollava.config import RunConfig
+from panollava.losses.overlap import FEWEST, OverlapPairs
 
 EPSILON = 1e-4
 
@@ -22,11 +25,18 @@ class Vicreg:
 
 
 def vicreg(a: Tensor, b: Tensor) -> Vicreg:
-    """Terms for paired features [U, V, M, D] in fp32. Raises ValueError for fewer than 4 panoramas, which have no statistics."""
-    if len(a) < 4:
-        raise ValueError(f"VICReg takes statistics across images and needs at least 4; this batch has {len(a)}.")
+    """Terms for paired features [U, M, D] in fp32. Raises ValueError for fewer than 4 panoramas, which have no statistics."""
+    if len(a) < FEWEST:
+        raise ValueError(f"VICReg takes statistics across images and needs at least {FEWEST}; this batch has {len(a)}.")
     a, b = a.float(), b.float()
     return Vicreg(F.mse_loss(a, b), (_hinge(a) + _hinge(b)) / 2, _covariance(a) + _covariance(b))
+
+
+def weighted(a: Tensor, b: Tensor, _: OverlapPairs, config: RunConfig) -> tuple[Tensor, dict[str, Tensor]]:
+    """VICReg with a run's weights."""
+    terms = vicreg(a, b)
+    total = config.vicreg_inv * terms.invariance + config.vicreg_var * terms.variance + config.vicreg_cov * terms.covariance
+    return total, {f"vicreg_{name}": term for name, term in vars(terms).items()}
 
 
 def _hinge(z: Tensor) -> Tensor:
@@ -36,11 +46,6 @@ def _hinge(z: Tensor) -> Tensor:
 
 def _covariance(z: Tensor) -> Tensor:
     """Squared off-diagonal covariances over D. Centred per view and cell, then all rows pooled, so that rows >> D."""
-    rows = (z - z.mean(0)).flatten(0, 2)
+    rows = (z - z.mean(0)).flatten(0, 1)
     matrix = rows.T @ rows / (len(rows) - 1)
     return (matrix.pow(2).sum() - matrix.diagonal().pow(2).sum()) / z.shape[-1]
-
-
-def expander(vision_width: int, width: int) -> nn.Sequential:
-    """The throw-away head on which the loss is taken, so that the encoder itself need not be decorrelated."""
-    return nn.Sequential(nn.Linear(vision_width, width), nn.LayerNorm(width), nn.GELU(), nn.Linear(width, width))

@@ -12,7 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from panollava.model.language import answer_logits, ends
 from panollava.model.text import IGNORE
+from panollava.model.vision import patch_tokens
+from panollava.stages import parts
 
 
 @dataclass(frozen=True)
@@ -42,63 +45,59 @@ class Loss:
 
 
 class PanoLlava(nn.Module):
-    """Vision encoder -> pool -> resampler -> projection -> language model. The language model may be left out (stage vision)."""
+    """Vision encoder -> resampler -> projection -> language model. The language model may be left out (stage vision)."""
 
     mean: Tensor
     std: Tensor
 
     def __init__(
         self, vision: nn.Module, resampler: nn.Module, projection: nn.Module, language: nn.Module | None,
-        *, pool: int, image_token: int, mean: tuple[float, ...], std: tuple[float, ...],
+        *, image_token: int, mean: tuple[float, ...], std: tuple[float, ...],
     ) -> None:  # fmt: skip
         super().__init__()
         self.vision, self.resampler, self.projection, self.language = vision, resampler, projection, language
-        self.pool, self.image_token = pool, image_token
+        self.image_token = image_token
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def patches(self, pixels: Tensor) -> Tensor:
         """uint8 views [U, V, S, S, 3] -> patch features on their grid [U, V, G, G, D]."""
         images = pixels.flatten(0, 1).permute(0, 3, 1, 2).to(self.mean.dtype) / 255  # [U*V, 3, S, S]
-        # Positions are interpolated where views have another size than the encoder was trained on.
-        tokens = self.vision(pixel_values=(images - self.mean) / self.std, interpolate_pos_encoding=True).last_hidden_state  # [U*V, P, D]
-        side = round(tokens.shape[1] ** 0.5)
-        if side * side != tokens.shape[1]:
-            raise ValueError(f"The vision encoder gives {tokens.shape[1]} tokens a view, which is no square grid.")
-        grid: Tensor = tokens.reshape(*pixels.shape[:2], side, side, -1)
-        return grid
+        grids = patch_tokens(self.vision, (images - self.mean) / self.std)  # [U*V, G, G, D]
+        return grids.reshape(*pixels.shape[:2], *grids.shape[1:])
 
     def image_tokens(self, pixels: Tensor) -> Tensor:
-        """uint8 views [U, V, S, S, 3] -> image tokens [U, N, L], view-major: the ring once around, starting at the front."""
-        grid = self.patches(pixels)  # [U, V, G, G, D]
-        panoramas, views = grid.shape[:2]
-        maps = grid.flatten(0, 1).permute(0, 3, 1, 2)  # [U*V, D, G, G]
-        pooled = F.avg_pool2d(maps, self.pool).flatten(2).transpose(1, 2)  # [U*V, P / pool^2, D]
-        tokens = pooled.reshape(panoramas, views * pooled.shape[1], -1)  # [U, N, D]
-        bridged: Tensor = self.projection(self.resampler(tokens))
+        """uint8 views [U, V, S, S, 3] -> image tokens [U, N, L]."""
+        return self.bridge(self.patches(pixels))
+
+    def bridge(self, grid: Tensor) -> Tensor:
+        """Patch features [U, V, G, G, D] -> image tokens [U, N, L]."""
+        bridged: Tensor = self.projection(self.resampler(grid))
         return bridged
 
     def embed(self, input_ids: Tensor, image_tokens: Tensor) -> Tensor:
         """Token ids [B, T] with N placeholders each, image tokens [B, N, L] -> embeddings [B, T, L]. Raises if the counts differ."""
-        embeddings = self._language.get_input_embeddings()(input_ids)
         slots = input_ids == self.image_token
+        embeddings = self._language.get_input_embeddings()(input_ids.masked_fill(slots, 0))
         expected = image_tokens.shape[1]
         if not bool((slots.sum(1) == expected).all()):
             raise ValueError(f"Every sample needs {expected} image placeholders; found {slots.sum(1).tolist()}.")
         filled: Tensor = embeddings.masked_scatter(slots.unsqueeze(-1), image_tokens.to(embeddings.dtype))
         return filled
 
-    def forward(self, batch: Batch) -> Loss:
-        """Summed next-token cross-entropy over the answers. Raises ValueError for a batch with nothing to learn from."""
-        images = self.image_tokens(batch.pixels)[batch.image_index]  # [B, N, L]
-        hidden = self._language.model(inputs_embeds=self.embed(batch.input_ids, images), attention_mask=batch.attention_mask).last_hidden_state
+    def forward(self, batch: Batch, grid: Tensor | None = None) -> Loss:
+        """Summed next-token cross-entropy over the answers. Raises ValueError for a batch with nothing to learn from.
+
+        `grid` are the batch's patch features [U, V, G, G, D] where they are at hand.
+        """
+        images = self.bridge(self.patches(batch.pixels) if grid is None else grid)[batch.image_index]  # [B, N, L]
         targets = batch.labels[:, 1:]  # position t predicts token t + 1
         kept = targets != IGNORE
         tokens = int(kept.sum())
         if tokens == 0:
             raise ValueError("No token of this batch is supervised: the answers are empty or were cut away by max_text_length.")
-        # Only the supervised positions reach the head: full logits of a real vocabulary cost more than the rest of the step.
-        logits = self._language.lm_head(hidden[:, :-1][kept]).float()
+        kept_at = F.pad(kept, (0, 1))  # [B, T]: nothing follows the last token
+        logits = answer_logits(self._language, self.embed(batch.input_ids, images), batch.attention_mask, kept_at)
         return Loss(F.cross_entropy(logits, targets[kept], reduction="sum"), tokens)
 
     @torch.no_grad()
@@ -106,7 +105,7 @@ class PanoLlava(nn.Module):
         """Greedy answers: image tokens [B, N, L] and left-padded prompts [B, T] -> new token ids only [B, <= max_new_tokens]."""
         answers: Tensor = self._language.generate(
             inputs_embeds=self.embed(input_ids, image_tokens), attention_mask=attention_mask, max_new_tokens=max_new_tokens,
-            do_sample=False, num_beams=1, eos_token_id=stop, pad_token_id=pad,
+            do_sample=False, num_beams=1, eos_token_id=sorted({*stop, *ends(self._language)}), pad_token_id=pad,
         )  # fmt: skip
         return answers
 
@@ -117,13 +116,15 @@ class PanoLlava(nn.Module):
         return self.language
 
 
-def freeze(model: nn.Module, trains: frozenset[str]) -> None:
-    """Let exactly these parts learn; a part is any dotted piece of a parameter's name. Raises ValueError for a part that is not there."""
-    unused = set(trains)
+def freeze(model: nn.Module, trains: frozenset[str], optional: frozenset[str] = frozenset()) -> None:
+    """Let exactly these parts learn; a part is any dotted piece of a parameter's name. Raises ValueError for a part that is not there.
+
+    A part without parameters, such as a resampler that only averages, is there and learns nothing. `optional` parts need not be there.
+    """
+    unused = set(trains).difference(*(parts(name) for name, _ in model.named_modules()))
     for name, parameter in model.named_parameters():
-        hits = trains & set(name.split("."))
-        parameter.requires_grad_(bool(hits))
-        unused -= hits
+        parameter.requires_grad_(bool((trains | optional) & parts(name)))
+        unused -= parts(name)
     if unused:
         raise ValueError(f"Nothing in the model is called {sorted(unused)}.")
 

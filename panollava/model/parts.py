@@ -3,24 +3,32 @@
 Everything that learns is kept in fp32; mixed precision is the trainer's business.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, SiglipVisionModel
-from transformers.utils.logging import disable_progress_bar
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from panollava import layouts
+from panollava import architecture as architectures
+from panollava import layouts, resamplers
 from panollava.architecture import describe
 from panollava.config import RunConfig
+from panollava.encoders import ENCODERS
 from panollava.errors import BadInput
+from panollava.model.language import plain_generation
+from panollava.model.lora import add_adapters
 from panollava.model.panollava import PanoLlava
-from panollava.model.resampler import RESAMPLERS
-from panollava.model.text import IMAGE
+from panollava.model.text import image_token
+from panollava.model.vision import drop_unused
 from panollava.rundir import Architecture
 
+log = logging.getLogger("panollava")
+set_verbosity_error()  # type: ignore[no-untyped-call]  # tensors that a model lacks are refused below, and those that it has besides are of its other tower
 disable_progress_bar()  # type: ignore[no-untyped-call]  # a bar of 50 ms per loaded model says nothing and fills the logs
 
 
@@ -35,27 +43,49 @@ class Built:
     image_tokens: int
 
 
-def build(config: RunConfig, *, language: bool = True) -> Built:
-    """The model a config describes, its new parts initialised from `config.seed`. Raises BadInput for models that cannot be had or used."""
-    vision = _load_model(SiglipVisionModel, "vision_model", config.vision_model, vision_use_head=False)
-    text_config = _load(AutoConfig, "language_model", config.language_model, dtype=None)
-    tokenizer = _load(AutoTokenizer, "language_model", config.language_model, dtype=None)
+def build(config: RunConfig, *, language: bool = True, adapters: bool = False) -> Built:
+    """The model a config describes, its new parts initialised from `config.seed`. Raises BadInput for models that cannot be had or used.
+
+    `adapters`: with those the config asks for, as stage finetune has it.
+    """
+    vision_config = _load(AutoConfig, "vision_model", config.vision_model, dtype=None).to_dict()
+    text_config = _load(AutoConfig, "language_model", config.language_model, dtype=None).to_dict()
     processor = _load(AutoImageProcessor, "vision_model", config.vision_model, dtype=None)
-    architecture = describe(config, vision.config.to_dict(), text_config.to_dict())
-    grid, rest = divmod(architecture.image_size, architecture.patch_size)
-    if rest:
+    tokenizer = _load(AutoTokenizer, "language_model", config.language_model, dtype=None)
+    architecture = describe(config, vision_config, processor.to_dict(), text_config)
+    sizes = architectures.sizes(architecture)
+    if config.view_size and config.view_size % architecture.patch_size:
         raise BadInput(f"view_size is {config.view_size}, which {config.vision_model}'s patches of {architecture.patch_size} pixels do not divide.")
-    if grid % config.pool:
-        raise BadInput(f"pool is {config.pool}, which does not divide {config.vision_model}'s grid of {grid} x {grid} patches.")
+    resamplers.check(config, sizes)
+    vision = _load_vision(config.vision_model, vision_config["model_type"])
+    speaker = _load_language(config.language_model) if language else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        resampler = RESAMPLERS[config.resampler](vision.config.hidden_size, architecture.resampler_width)
-        projection = nn.Linear(architecture.resampler_width, text_config.hidden_size)
+        resampler = resamplers.make(config, sizes)
+        projection = nn.Linear(resampler.width, architecture.language_width)
+        if speaker is not None and adapters and config.lora_r:
+            add_adapters(speaker, config)
     model = PanoLlava(
-        vision, resampler, projection, _load_model(AutoModelForCausalLM, "language_model", config.language_model) if language else None,
-        pool=config.pool, image_token=int(tokenizer.convert_tokens_to_ids(IMAGE)), mean=tuple(processor.image_mean), std=tuple(processor.image_std),
+        vision, resampler, projection, speaker,
+        image_token=image_token(tokenizer), mean=tuple(processor.image_mean), std=tuple(processor.image_std),
     )  # fmt: skip
-    return Built(model, tokenizer, architecture, layouts.layout(config), config.views * (grid // config.pool) ** 2)
+    tokens = resamplers.image_tokens(config, sizes)
+    log.info("%d views of a panorama become %d image tokens (%s)", config.views, tokens, config.resampler)
+    return Built(model, tokenizer, architecture, layouts.layout(config), tokens)
+
+
+def _load_vision(name: str, model_type: str) -> nn.Module:
+    """The vision tower alone, out of a full checkpoint or one of its own."""
+    encoder = ENCODERS[model_type]
+    vision: nn.Module = _load_model(getattr(transformers, encoder.loader), "vision_model", name, **encoder.options)
+    drop_unused(vision)
+    return vision
+
+
+def _load_language(name: str) -> nn.Module:
+    language: nn.Module = _load_model(AutoModelForCausalLM, "language_model", name)
+    plain_generation(language)
+    return language
 
 
 def _load_model(kind: Any, field: str, name: str, **options: Any) -> Any:

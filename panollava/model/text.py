@@ -12,9 +12,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from panollava.errors import BadInput
+from panollava.model.template import encode, template_of
 
 IGNORE = -100
-TURN, END, IMAGE = "<|im_start|>", "<|im_end|>", "<|image_pad|>"
+IMAGES = ("<|image_pad|>", "<image>", "<|image|>", "<image_soft_token>", "[IMG]")
+"""Tokens that models have to stand for a piece of an image, the first that there is."""
+NO_TOKEN = -200
+"""Stands for a piece of an image where the tokenizer has no token to: no id, so no text can be mistaken for it."""
 LOOK, LOOKED = "<|vision_start|>", "<|vision_end|>"
 SHORTEST_QUERY = 8
 """A long query is cut before the answer is, but not below so many tokens."""
@@ -29,20 +33,25 @@ class Encoded:
     truncated: bool
 
 
+def image_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id that marks the places of image tokens in a prompt. What is there is replaced, so the vocabulary never changes."""
+    vocabulary = tokenizer.get_vocab()
+    return next((vocabulary[token] for token in IMAGES if token in vocabulary), NO_TOKEN)
+
+
 class Prompter:
-    """ChatML with the panorama first in the user's turn.
+    """The model's own turns with the panorama first in the user's. As ChatML:
 
     `<|im_start|>user\\n<|vision_start|>...<|vision_end|>\\n{query}<|im_end|>\\n<|im_start|>assistant\\n{answer}<|im_end|>`
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, image_tokens: int, max_text_length: int) -> None:
         self.tokenizer, self.max_text_length = tokenizer, max_text_length
-        special = {token: self._special(token) for token in (TURN, END, IMAGE, LOOK, LOOKED)}
-        self.image_token, self.end = special[IMAGE], special[END]
-        newline = self._encode("\n")
-        self.head = [special[TURN], *self._encode("user\n"), special[LOOK], *[self.image_token] * image_tokens, special[LOOKED], *newline]
-        self.tail = [self.end, *newline, special[TURN], *self._encode("assistant\n")]
-        self.stop = sorted({self.end} | ({tokenizer.eos_token_id} - {None}))
+        template = self._template = template_of(tokenizer)
+        self.image_token, self.end, self.stop = image_token(tokenizer), template.end, template.stop
+        look, looked = self._around()
+        self.head = [*template.head, *look, *[self.image_token] * image_tokens, *looked, *self._encode("\n")]
+        self.tail = template.tail
         self.pad: int = self.end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         self.room = max_text_length - (len(self.head) - image_tokens + len(self.tail))
         if self.room < SHORTEST_QUERY + 2:
@@ -50,13 +59,13 @@ class Prompter:
                 f"max_text_length is {max_text_length}, of which the prompt leaves {self.room}; a query with its answer needs {SHORTEST_QUERY + 2}."
             )
 
-    def _special(self, token: str) -> int:
-        if token not in self.tokenizer.get_vocab():
-            raise BadInput(f"language_model: its tokenizer has no {token} token; PanoLLaVA writes ChatML prompts as Qwen's models read them.")
-        return self.tokenizer.get_vocab()[token]
+    def _around(self) -> tuple[list[int], list[int]]:
+        """The tokens before and behind an image, in models that have both."""
+        vocabulary = self.tokenizer.get_vocab()
+        return ([vocabulary[LOOK]], [vocabulary[LOOKED]]) if {LOOK, LOOKED} <= vocabulary.keys() else ([], [])
 
     def _encode(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+        return encode(self.tokenizer, text, inside=self._template.inside)
 
     def question(self, query: str) -> Encoded:
         """The prompt alone, ready for an answer to follow."""
@@ -66,7 +75,7 @@ class Prompter:
 
     def exchange(self, query: str, answer: str) -> Encoded:
         """Prompt and answer. Where the room is short the query is cut first; a cut answer has no end to learn."""
-        words, said = self._encode(query.strip()), [*self._encode(answer.strip()), self.end]
+        words, said = self._encode(query.strip()), [*encode(self.tokenizer, answer.strip(), inside=self._template.answer_inside), self.end]
         kept = words[: max(SHORTEST_QUERY, self.room - len(said))]
         spoken = said[: self.room - len(kept)]
         prompt = [*self.head, *kept, *self.tail]
@@ -82,5 +91,9 @@ class Prompter:
         return ids, mask, labels
 
     def decode(self, ids: Tensor) -> list[str]:
-        """Answers as text [B], without their end tokens."""
-        return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        """Answers as text [B], up to their end."""
+        return [str(self.tokenizer.decode(self._until_end(row), skip_special_tokens=True)).strip() for row in ids.tolist()]
+
+    def _until_end(self, row: list[int]) -> list[int]:
+        """An end that is no special token would be read out."""
+        return row[: next((at for at, token in enumerate(row) if token in self.stop), len(row))]

@@ -161,4 +161,4 @@ def loader(samples: Samples, collate: Collate, batches: list[list[int]], num_wor
 def need_images(csv: Path, split: Split, smallest: int) -> None:
     """Raises BadInput when a split has fewer panoramas than statistics across images need."""
     if (count := len(split.index.used_images)) < smallest:
-        raise BadInput(f"{csv}: {count} different panoramas, and stage vision takes statistics across at least {smallest}.")
+        raise BadInput(f"{csv}: {count} different panoramas, and the overlap loss takes statistics across at least {smallest}.")

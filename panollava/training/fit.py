@@ -17,16 +17,18 @@ from panollava import rundir
 from panollava.config import RunConfig
 from panollava.errors import BadInput
 from panollava.events import EVENTS_FILE, EventWriter, Note, Progress, StageEvent
+from panollava.model.lora import merge_adapters
 from panollava.model.parts import Built, build
 from panollava.model.text import Prompter
 from panollava.stages import RECIPES, Stage
 from panollava.training import data, examples, loggers
+from panollava.training.health import HealthWatch
 from panollava.training.module import StageModule
 from panollava.training.recording import Recorder
 from panollava.training.saving import STATE, Position, Saver, restore
 from panollava.training.stop import Stopped, StopRequest
 from panollava.training.watching import Watcher
-from panollava.training.weights import describe, light_state, load_weights, read_checkpoint, save_final
+from panollava.training.weights import describe, final_metadata, light_state, load_weights, read_checkpoint, refuse_merged, save_final
 from panollava.views import Cutter
 
 log = logging.getLogger("panollava")
@@ -72,6 +74,7 @@ def _beginning(job: StageJob) -> StageEvent:
 
 
 MAY_CHANGE = {"epochs", "max_steps", "save_every_steps", "grad_clip"}
+OVERLAP_OPTIONS = ("vicreg_inv", "vicreg_var", "vicreg_cov", "densecl_temperature", "expander_width")
 
 
 def _check_same_settings(job: StageJob, resume: Path) -> None:
@@ -79,9 +82,14 @@ def _check_same_settings(job: StageJob, resume: Path) -> None:
     before, stage, _ = describe(resume)
     if stage != job.stage:
         raise BadInput(f"{resume}: a checkpoint of stage {stage} cannot be resumed in stage {job.stage}.")
-    theirs, ours = (config.stages[job.stage].model_dump(exclude=MAY_CHANGE) | {"seed": config.seed} for config in (before, job.config))
+    theirs, ours = (_kept(config, job.stage) for config in (before, job.config))
     if changed := [f"{field} was {theirs[field]} and is {ours[field]}" for field in ours if theirs[field] != ours[field]]:
         raise BadInput(f"{resume}: cannot be resumed with other settings: {', '.join(changed)}. --init-from starts anew from its weights.")
+
+
+def _kept(config: RunConfig, stage: Stage) -> dict[str, Any]:
+    kept = config.stages[stage].model_dump(exclude=MAY_CHANGE) | {"seed": config.seed, "loss": config.loss(stage)}
+    return kept | ({name: getattr(config, name) for name in OVERLAP_OPTIONS} if config.overlap_loss in config.losses(stage) else {})
 
 
 class _Fit:
@@ -92,12 +100,13 @@ class _Fit:
         self.config, self.stage = job.config, job.stage
         self.recipe, self.settings = RECIPES[job.stage], job.config.stages[job.stage]
         self.position = Position()
+        self.watch = HealthWatch(events)
 
     def run(self) -> Path:
         config, settings = self.config, self.settings
         pl.seed_everything(config.seed, workers=True, verbose=False)
         resumed = read_checkpoint(self.job.resume) if self.job.resume else None
-        built = build(config, language=self.recipe.needs_text)
+        built = build(config, language=self.recipe.needs_text, adapters="lora" in self.recipe.optional)
         self._check_start(built)
         self._check_prompts(built)
         train, valid = self._splits(built)
@@ -119,6 +128,7 @@ class _Fit:
 
     def _check_start(self, built: Built) -> None:
         for checkpoint in filter(None, (self.job.init_from, self.job.resume)):
+            refuse_merged(checkpoint)
             rundir.check_same_architecture(checkpoint, *describe(checkpoint)[1:], built.architecture)
         if self.job.resume:
             _check_same_settings(self.job, self.job.resume)
@@ -138,9 +148,9 @@ class _Fit:
             csv = self.config.csv("train" if name == "train" else "valid")
             log.info("decoding the panoramas of %s", csv)
             split = data.load_split(csv, self.config.image_root, self.config.max_bad_frac, cutter, self._on_image, self.recipe.needs_text)
-            if prompter is None:
+            if self.config.overlap_loss in self.config.losses(self.stage) and (name == "train" or prompter is None):
                 data.need_images(csv, split, 4)
-            else:
+            if prompter is not None:
                 self._warn_of_cuts(csv, split, prompter)
             for bad in split.index.bad:
                 self.events.write(Note(level="warning", text=f"left out: {bad.at(csv)}"))
@@ -167,6 +177,7 @@ class _Fit:
                 raise BadInput(f"{self.job.resume}: does not fit this run's model: missing {missing[:3]}, unexpected {unexpected[:3]}.")
             module.step = resumed[STATE]["step"]
             self.position.restore(resumed[STATE]["position"])
+            self.watch.resume(resumed)
             assert self.job.resume is not None
             self.saver.bring_best(self.job.resume.parent)
             log.info("resumed from %s at step %d", self.job.resume, module.step)
@@ -187,7 +198,7 @@ class _Fit:
         logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
         recorder = Recorder(self.events, log.info, [logged.scalars], plan.steps_per_epoch)
         return pl.Trainer(
-            accelerator="auto", devices=1, precision=_precision(self.config), max_epochs=-1, callbacks=[recorder, *watching, self.saver],
+            accelerator="auto", devices=1, precision=_precision(self.config), max_epochs=-1, callbacks=[recorder, *watching, self.watch, self.saver],
             logger=False, enable_checkpointing=False, enable_model_summary=False, enable_progress_bar=False,
             num_sanity_val_steps=0, use_distributed_sampler=False, reload_dataloaders_every_n_epochs=1, gradient_clip_val=self.settings.grad_clip,
         )  # fmt: skip
@@ -215,13 +226,8 @@ class _Fit:
 
     def _save_final(self, built: Built, module: StageModule) -> None:
         path = self.job.directory / rundir.FINAL
-        metadata = {
-            "format": "pt",
-            "stage": str(self.stage),
-            "config": self.config.model_dump_json(),
-            "architecture": built.architecture.model_dump_json(),
-        }
-        save_final(built.model, path, metadata)
+        merge_adapters(built.model)
+        save_final(built.model, path, final_metadata(self.config, self.stage, built.architecture))
         self.saver.add_note(path, module, "final", module.validation)
         log.info("wrote %s; best is %s", path, self.position.best_file)
 

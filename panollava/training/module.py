@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 
 from panollava.config import RunConfig, StageConfig
-from panollava.losses.overlap import OverlapPairs, effective_rank, retrieval
-from panollava.losses.vicreg import expander, vicreg
+from panollava.losses import LOSSES
+from panollava.losses.expander import expander
+from panollava.losses.overlap import FEWEST, OverlapPairs, has_pairs
+from panollava.losses.ranks import fingerprints, gathered, ranks
 from panollava.model.panollava import Batch, freeze, set_modes
 from panollava.model.parts import Built
 from panollava.stages import RECIPES, Stage
+from panollava.training.examine import Examination
 
 PATIENCE = 10
 """Steps in a row whose loss is not finite before the run is given up."""
@@ -31,8 +34,11 @@ class StageModule(pl.LightningModule):
     def __init__(self, built: Built, config: RunConfig, stage: Stage, steps: int) -> None:
         super().__init__()
         self.model, self.config, self.stage, self.steps = built.model, config, stage, steps
-        if stage is Stage.vision:
-            self.pairs = OverlapPairs(built.layout.views, built.architecture.image_size // built.architecture.patch_size)
+        self.learns_to_see = "vision" in RECIPES[stage].trains
+        self.overlap_weight = config.losses(stage).get(config.overlap_loss, 0.0)
+        side = built.architecture.image_size // built.architecture.patch_size
+        self.pairs = OverlapPairs(built.layout, side) if self.overlap_weight or (self.learns_to_see and has_pairs(built.layout, side)) else None
+        if self.overlap_weight:
             self.expander = expander(built.architecture.vision_width, config.expander_width)
         self.step = 0
         self.values: dict[str, float] = {}
@@ -40,7 +46,11 @@ class StageModule(pl.LightningModule):
         self._sums: dict[str, float] = {}
         self._weight = 0
         self._not_finite = 0
-        freeze(self, RECIPES[stage].trains)
+        self._examination = Examination(self.pairs)
+        self.without_overlap = 0
+        """Steps that had too few panoramas for the overlap loss."""
+        recipe = RECIPES[stage]
+        freeze(self, recipe.trains | ({"expander"} if self.overlap_weight else set()), recipe.optional)
 
     @property
     def settings(self) -> StageConfig:
@@ -56,26 +66,42 @@ class StageModule(pl.LightningModule):
     # losses ---------------------------------------------------------------
 
     def measure(self, batch: Batch) -> tuple[Tensor, int, dict[str, Tensor]]:
-        """The mean loss, how many tokens or panoramas it stands for, and its terms."""
-        if self.stage is not Stage.vision:
+        """The mean loss, how many tokens or panoramas it stands for, and its terms. Term `loss` is the stage's own, where another is added to it."""
+        if not self.overlap_weight:
             loss = self.model(batch)
             return loss.mean, loss.tokens, {}
-        total, terms = self._vicreg(*self.pairs(self.model.patches(batch.pixels)))
-        return total, len(batch.pixels), terms
+        grid = self.model.patches(batch.pixels)  # [U, V, G, G, D]
+        if self.stage is Stage.vision:
+            total, terms = self._overlap_loss(*self._pairs(batch, grid))
+            return total, len(batch.pixels), terms
+        loss, pairs = self.model(batch, grid), self._pairs(batch, grid)
+        if len(pairs[0]) < FEWEST:
+            self.without_overlap += 1
+            nothing = 0 * (pairs[0].sum() + pairs[1].sum())  # DDP waits for a gradient of every parameter, the expander's too
+            return loss.mean + nothing, loss.tokens, {}
+        added, terms = self._overlap_loss(*pairs)
+        total = loss.mean + self.overlap_weight * added
+        return total, loss.tokens, {"loss": loss.mean, "total_loss": total, "overlap_loss": added, **terms}
 
-    def _vicreg(self, mine: Tensor, theirs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted loss of overlap pairs [U, V, M, D] and its terms."""
+    def _pairs(self, batch: Batch, grid: Tensor) -> tuple[Tensor, ...]:
+        """What the overlap loss compares, [U, M, D] twice: expanded features of all ranks' panoramas while training, in fp32."""
+        assert self.pairs is not None
         with torch.autocast(self.device.type, enabled=False):
-            terms = vicreg(self.expander(mine.float()), self.expander(theirs.float()))
-        weights = self.config
-        total = weights.vicreg_inv * terms.invariance + weights.vicreg_var * terms.variance + weights.vicreg_cov * terms.covariance
-        return total, {"invariance": terms.invariance, "variance": terms.variance, "covariance": terms.covariance}
+            pairs = tuple(self.expander(each) for each in self.pairs(grid))
+        return gathered(fingerprints(batch.pixels), *pairs) if self.training and ranks() > 1 else pairs
+
+    def _overlap_loss(self, mine: Tensor, theirs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss before its weight, and its terms."""
+        assert self.pairs is not None
+        with torch.autocast(self.device.type, enabled=False):
+            return LOSSES[self.config.overlap_loss](mine, theirs, self.pairs, self.config)
 
     def training_step(self, batch: Batch, _: int) -> Tensor | None:
         loss, _, terms = self.measure(batch)
         self.step += 1
-        self.values = {"train_loss": float(loss.detach())} | {f"train_{name}": float(term.detach()) for name, term in terms.items()}
-        if math.isfinite(self.values["train_loss"]):
+        value = float(loss.detach())
+        self.values = {"train_loss": value} | {f"train_{name}": float(term.detach()) for name, term in terms.items()}
+        if math.isfinite(value):
             return loss
         self._count_not_finite("loss")
         return None
@@ -88,28 +114,30 @@ class StageModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self._sums, self._weight = {}, 0
+        self._examination = Examination(self.pairs)
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        if self.stage is Stage.vision:
-            pairs = self.pairs(self.model.patches(batch.pixels))
-            (loss, terms), weight, health = self._vicreg(*pairs), len(batch.pixels), self._health(*pairs)
-        else:
-            (loss, weight, terms), health = self.measure(batch), {}
-        measured: dict[str, Tensor | float] = {"loss": loss, **terms, **health}
-        for name, value in measured.items():
+        loss, weight, terms = self._validate(batch)
+        for name, value in {"loss": loss, **terms}.items():
             self._sums[name] = self._sums.get(name, 0.0) + float(value) * weight
         self._weight += weight
 
+    def _validate(self, batch: Batch) -> tuple[Tensor, int, dict[str, Tensor]]:
+        """As `measure`, of the stage's own loss alone; where the encoder learns, its features are kept for the figures at the end."""
+        if not self.learns_to_see:
+            return self.measure(batch)
+        grid = self.model.patches(batch.pixels)
+        self._examination.add(batch.pixels, grid)
+        if self.stage is not Stage.vision:
+            loss = self.model(batch, grid)
+            return loss.mean, loss.tokens, {}
+        total, terms = self._overlap_loss(*self._pairs(batch, grid))
+        return total, len(batch.pixels), terms
+
     def on_validation_epoch_end(self) -> None:
         self.validation = {f"val_{name}": total / self._weight for name, total in self._sums.items()}
-
-    def _health(self, mine: Tensor, theirs: Tensor) -> dict[str, float]:
-        """Is the encoder still telling images apart? Means over batches of one size are comparable between epochs."""
-        return {
-            "retrieval": retrieval(mine, theirs),
-            "effective_rank": effective_rank(mine.flatten(0, 2)[:: max(1, mine[..., 0].numel() // 4096)]),
-            "feature_std": float(mine.float().std(0).mean()),
-        }
+        if self.learns_to_see:
+            self.validation |= {f"val_{name}": value for name, value in self._examination.figures().items()}
 
     # optimisation ---------------------------------------------------------
 

@@ -9,22 +9,23 @@ from panollava import flops
 from panollava.flops import Language, Vision
 from panollava.model.panollava import Batch
 from panollava.model.text import IGNORE
+from panollava.stages import RECIPES
 from panollava.training.module import StageModule
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is in a step. `tokens` are those of its questions and answers, image tokens included and padding left out."""
+    """What is in a step. `views` is the shape [U, V, S, S, 3] of what the encoder sees; no token of `tokens` is padding, image tokens are in it."""
 
     samples: int
-    panoramas: int
+    views: tuple[int, ...]
     tokens: int
     supervised: int
 
     @classmethod
     def of(cls, batch: Batch) -> "Work":
         tokens, supervised = (int(torch.count_nonzero(each)) for each in (batch.attention_mask, batch.labels != IGNORE))
-        return cls(len(batch.image_index), len(batch.pixels), tokens, supervised)
+        return cls(len(batch.image_index), tuple(batch.pixels.shape), tokens, supervised)
 
 
 class Throughput:
@@ -32,13 +33,10 @@ class Throughput:
 
     def __init__(self, module: StageModule) -> None:
         self.stage, self.peak = module.stage, _peak(module)
-        if self.peak is None:
-            return
-        model, config = module.model, module.config
-        vision: Any = model.vision.config
-        language: Any = model.language and model.language.config
-        self.vision = Vision.of(vision.to_dict(), config.view_size or vision.image_size, config.views)
-        self.language = Language.of(language.to_dict()) if language else None
+        vision: Any = module.model.vision
+        language: Any = module.model.language
+        self.vision: dict[str, Any] = vision.config.to_dict()
+        self.language = Language.of(language.config.to_dict()) if language and RECIPES[module.stage].needs_text else None
 
     def rates(self, work: Work, seconds: float) -> dict[str, float]:
         """Metrics of a step that took so long."""
@@ -51,11 +49,13 @@ class Throughput:
 
     def flops(self, work: Work) -> float:
         """What the step's arithmetic takes, sequences counted as equally long. A panorama that comes with its features is not encoded."""
-        seen = work.panoramas * flops.per_panorama(self.stage, self.vision)
+        seen = 0.0
+        if panoramas := work.views[0]:
+            vision = Vision.of(self.vision, image_size=work.views[2], views=work.views[1])
+            seen = panoramas * flops.per_panorama(self.stage, vision)
         if self.language is None:
             return seen
-        mean_tokens, mean_supervised = work.tokens / work.samples, work.supervised / work.samples
-        return seen + work.samples * flops.per_sequence(self.language, mean_tokens, mean_supervised)
+        return seen + work.samples * flops.per_sequence(self.language, work.tokens / work.samples, work.supervised / work.samples)
 
 
 def _peak(module: StageModule) -> float | None:

@@ -18,7 +18,7 @@ from panollava.config import RunConfig, parse
 from panollava.errors import BadInput
 from panollava.model.panollava import PanoLlava
 from panollava.rundir import Architecture
-from panollava.stages import Stage, learned
+from panollava.stages import Stage, learned, parts
 
 Value = TypeVar("Value")
 TIED = "language.lm_head.weight"
@@ -59,8 +59,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def load_weights(model: PanoLlava, path: Path, stage: Stage) -> Report:
     """Put the tensors of a file of `stage` into a model. Raises BadInput for any tensor missing, unexpected or of another shape."""
-    theirs, ours = read_weights(path), model.state_dict()
-    missing = [name for name in ours if name not in theirs and _part(name) in learned(stage)]
+    theirs, ours = read_weights(path), {name.replace(".base_layer.", "."): tensor for name, tensor in model.state_dict().items()}
+    needed = learned(stage) - (set() if describe(path)[0].lora_r else {"lora"})
+    missing = [name for name in ours if name not in theirs and _part(name) in needed]
     unexpected = [name for name in theirs if name not in ours and _part(name) != "language"]
     shapes = [
         f"{name} is {list(theirs[name].shape)} there and {list(ours[name].shape)} here"
@@ -71,13 +72,19 @@ def load_weights(model: PanoLlava, path: Path, stage: Stage) -> Report:
         told = [f"{len(missing)} tensors missing {missing[:3]}", f"{len(unexpected)} unexpected {unexpected[:3]}", *sorted(shapes)[:3]]
         raise BadInput(f"{path}: does not fit this model: {'; '.join(told)}.")
     known = {name: tensor for name, tensor in theirs.items() if name in ours}
-    model.load_state_dict(known, strict=False)
+    _fill(model, known)
     return Report(len(known), sorted({_part(name) for name in ours if name not in theirs and name != TIED}))
 
 
+def _fill(model: PanoLlava, weights: dict[str, Tensor]) -> None:
+    """The weights of a layer that has an adapter are those of the layer in it."""
+    wrapped = {name.replace(".base_layer.", "."): name for name in model.state_dict() if ".base_layer." in name}
+    model.load_state_dict({wrapped.get(name, name): tensor for name, tensor in weights.items()}, strict=False)
+
+
 def _part(name: str) -> str:
-    """The part a tensor belongs to: `model.vision.encoder...` and `vision.encoder...` -> `vision`."""
-    return name.removeprefix("model.").partition(".")[0]
+    """The part a tensor belongs to: `model.vision.encoder...` and `vision.encoder...` -> `vision`; an adapter is of part `lora`."""
+    return "lora" if "lora" in parts(name) else name.removeprefix("model.").partition(".")[0]
 
 
 def light_state(state: dict[str, Value], stage: Stage) -> dict[str, Value]:
@@ -92,6 +99,22 @@ def save_final(model: PanoLlava, path: Path, metadata: dict[str, str]) -> None:
     part.replace(path)
 
 
+def final_metadata(config: RunConfig, stage: Stage, architecture: Architecture) -> dict[str, str]:
+    """What a complete file says of itself. Its adapters are merged, so it describes a model without; that it was one with is kept as `merged`."""
+    merged = stage is Stage.finetune and config.lora_r > 0
+    if merged:
+        config = config.without_adapters()
+        architecture = architecture.model_copy(update={name: Architecture.model_fields[name].default for name in rundir.LORA_FIELDS})
+    told = {"format": "pt", "stage": str(stage), "config": config.model_dump_json(), "architecture": architecture.model_dump_json()}
+    return told | ({"merged": "lora"} if merged else {})
+
+
+def refuse_merged(path: Path) -> None:
+    """No training starts from merged adapters: its checkpoints would not hold the language model that they changed. Raises BadInput."""
+    if path.suffix == ".safetensors" and "merged" in _metadata(path):
+        raise BadInput(f"{path}: its LoRA adapters are merged into its language model; start from checkpoints/best.ckpt beside it, which keeps them.")
+
+
 def describe(path: Path) -> tuple[RunConfig, Stage, Architecture]:
     """What a .ckpt or .safetensors file was made with. Raises BadInput for a file that does not say."""
     if path.suffix != ".safetensors":
@@ -99,11 +122,15 @@ def describe(path: Path) -> tuple[RunConfig, Stage, Architecture]:
         return parse(note.config), note.stage, note.architecture
     if not path.is_file():
         raise BadInput(f"{path}: there is no such checkpoint.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except SafetensorError as error:
-        raise BadInput(f"{path}: not a safetensors file: {error}") from error
+    metadata = _metadata(path)
     if "config" not in metadata:
         raise BadInput(f"{path}: carries no config, so it was not written by PanoLLaVA.")
     return RunConfig.model_validate_json(metadata["config"]), Stage(metadata["stage"]), Architecture.model_validate_json(metadata["architecture"])
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except SafetensorError as error:
+        raise BadInput(f"{path}: not a safetensors file: {error}") from error

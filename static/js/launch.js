@@ -46,6 +46,7 @@ function show(plan) {
   for (const words of document.querySelectorAll("[data-words]")) put(words, plan[words.dataset.words]);
   put(byId("differs"), plan.differs);
   put(byId("views"), plan.views);
+  for (const link of chain.querySelectorAll(".link")) put(link.querySelector(".learning"), plan.learning[link.querySelector("[type=checkbox]").value]);
   remember(plan.changed);
 }
 

@@ -2,6 +2,7 @@
 
 import math
 from datetime import UTC, datetime, timedelta
+from typing import get_args
 
 import pytest
 
@@ -9,10 +10,11 @@ from app.jobs.finish import finish
 from app.models import Attempt, Checkpoint, JobStatus, StageRun
 from app.runs import service as runs
 from app.runs.page import endings, history, newest, saved, settings_table, track
-from app.runs.page.view import RunView
+from app.runs.page.view import RunView, facts
 from app.runs.schemas import StageOut
-from panollava.config import RunConfig
+from panollava.config import RunConfig, parse
 from panollava.events import Metric, Progress, StageEvent
+from panollava.presets import PRESETS
 from panollava.stages import Stage
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -57,6 +59,20 @@ def test_later_stages_and_later_steps_come_first():
 
 
 # the track
+
+
+@pytest.mark.parametrize(
+    ("settings", "vision", "resampler"),
+    [({}, "VICReg", "mlp"), ({"overlap_loss": "densecl", "overlap_loss_weight": 0.1}, "DenseCL", "mlp · 0.1 DenseCL")],
+)
+def test_the_track_names_the_overlap_loss_where_it_is_minimised(settings, vision, resampler):
+    config = RunConfig(**settings).model_dump(mode="json")
+    assert track.about(Stage.vision, config) == f"siglip-base-patch16-224 · {vision}"
+    assert track.about(Stage.resampler, config) == resampler
+
+
+def test_every_overlap_loss_has_a_name_on_the_track():
+    assert set(track.OVERLAP_LOSSES) == set(get_args(RunConfig.model_fields["overlap_loss"].annotation))
 
 
 def leg(status: str, **progress) -> track.Leg:
@@ -216,3 +232,9 @@ def test_a_second_attempt_says_where_it_went_on(house, session):
     house.tell(session, again, attempt, StageEvent(name="resampler", status="resumed", step=7))
     (told,) = view(session, runs.get(session, job.run_id)).legs
     assert (told.resumed_step, told.told.attempt, told.told.status) == (7, 2, "running")
+
+
+def test_beside_a_runs_name_stand_its_views_and_image_tokens():
+    config = parse(PRESETS["demo"]).model_dump(mode="json")
+    assert facts(config) == ["8 views", "32 image tokens", "mlp"]
+    assert facts(config | {"vision_model": "/gone"}) == ["8 views", "mlp"]

@@ -94,6 +94,19 @@ def test_another_choice_of_weights_takes_the_models_along_and_is_in_the_address(
     tab.check()
 
 
+def test_another_overlap_loss_is_said_at_its_stage(tab: Tab, house: House) -> None:
+    page = tab.page
+    page.goto(f"{house.url}/runs/new?preset=demo")
+    vision = page.locator(".link.st-vision .learning")
+    expect(vision).to_have_text("vicreg loss; learns expander, vision")
+    page.locator("details:has([name=overlap_loss]) summary").click()
+    page.locator("[name=overlap_loss]").select_option("densecl")
+    expect(vision).to_have_text("densecl loss; learns expander, vision")
+    page.locator("[name=overlap_loss_weight]").fill("0.1")
+    expect(page.locator(".link.st-resampler .learning")).to_contain_text("autoregressive + 0.1 densecl loss")
+    tab.check()
+
+
 def delays(page: Page, client: Client, run_id: int) -> list[float]:
     """Seconds between the moment a trainer appended a step's metrics and the moment the browser showed them, of ten seconds of steps."""
     figure = page.locator("figure[data-metric=train_loss]")

@@ -1,5 +1,7 @@
 """The tiny real models, and batches of demo data for them."""
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from panollava.model.text import Prompter
 from panollava.presets import PRESETS
 from panollava.training.data import Collate, Samples, Split, load_split
 from panollava.views import Cutter
+from tests.engine import tiny_models
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -49,3 +52,15 @@ def batch(split: Split, prompter: Prompter) -> Batch:
     """Six questions on three panoramas."""
     pairs = Samples(split, by_row=True).pairs
     return Collate(split, prompter)([pairs[row] for row in (0, 1, 4, 5, 8, 9)])
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The directory of a tiny random vision encoder of a family, written once."""
+    return cache(lambda model_type: tiny_models.write_encoder(tmp_path_factory.mktemp("vision"), model_type))
+
+
+@pytest.fixture(scope="session")
+def speaker(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The directory of a tiny random language model of a family, written once."""
+    return cache(lambda name: tiny_models.write_speaker(tmp_path_factory.mktemp("language"), name))

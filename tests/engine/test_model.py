@@ -83,9 +83,9 @@ def test_an_odd_grid_of_27_by_27_patches_keeps_all_729() -> None:
             hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=108, patch_size=4, vision_use_head=False
         )
     )
-    model = PanoLlava(vision, torch.nn.Identity(), torch.nn.Identity(), None, pool=1, image_token=0, mean=(0.5,) * 3, std=(0.5,) * 3)
+    model = PanoLlava(vision, torch.nn.Identity(), torch.nn.Identity(), None, image_token=0, mean=(0.5,) * 3, std=(0.5,) * 3)
     with torch.no_grad():
-        assert model.image_tokens(torch.zeros(1, 2, 108, 108, 3, dtype=torch.uint8)).shape == (1, 2 * 729, 16)
+        assert model.patches(torch.zeros(1, 2, 108, 108, 3, dtype=torch.uint8)).shape == (1, 2, 27, 27, 16)
 
 
 def test_weights_are_float32_whatever_the_checkpoint_holds(built: Built) -> None:

@@ -3,7 +3,10 @@
 import pytest
 
 from panollava.errors import BadInput
-from panollava.model.text import END, IGNORE, IMAGE, Prompter
+from panollava.model.template import END
+from panollava.model.text import IGNORE, Prompter
+
+IMAGE = "<|image_pad|>"
 
 
 def supervised(prompter: Prompter, ids: list[int], labels: list[int]) -> str:
@@ -24,6 +27,12 @@ def test_the_prompt_reads_as_chatml_with_the_panorama_in_the_users_turn(prompter
     text = prompter.tokenizer.decode(prompter.question("what is behind").ids)
     images = IMAGE * 32
     assert text == f"<|im_start|>user\n<|vision_start|>{images}<|vision_end|>\nwhat is behind<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_the_demos_prompt_is_id_by_id_the_one_its_checkpoints_learned(prompter: Prompter) -> None:
+    """Where the prompt comes from may change; what models were trained with may not."""
+    assert prompter.head == [387, 382, 198, 389, *[391] * 32, 390, 198]
+    assert (prompter.tail, prompter.end, prompter.stop, prompter.pad) == ([388, 198, 387, 385, 198], 388, [386, 388], 386)
 
 
 def test_no_padding_is_supervised(prompter: Prompter) -> None:

@@ -1,6 +1,7 @@
 """What a step's metrics say of its speed: samples, tokens without padding, and the share of a known device's peak."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,14 +21,16 @@ from panollava.training.module import StageModule
 from panollava.training.stop import StopRequest
 from panollava.training.throughput import Throughput, Work
 
-DEMO_LANGUAGE = flops.Language.of(json.loads((DEMO_MODELS / "language" / "config.json").read_text()))
+LANGUAGE = flops.Language.of(json.loads((DEMO_MODELS / "language" / "config.json").read_text()))
+VISION = flops.Vision.of(json.loads((DEMO_MODELS / "vision" / "config.json").read_text()), image_size=32, views=8)
+VIEWS = (3, 8, 32, 32, 3)
 
 
 def test_padding_is_no_token_and_a_shared_panorama_is_seen_once(split: Split, prompter: Prompter, batch: Batch) -> None:
     rows = split.index.rows
     told = [prompter.exchange(rows[row].query, rows[row].annotation) for row in (0, 1, 4, 5, 8, 9)]
     said = sum(label >= 0 for each in told for label in each.labels)
-    assert Work.of(batch) == Work(samples=6, panoramas=3, tokens=sum(len(each.ids) for each in told), supervised=said)
+    assert Work.of(batch) == Work(samples=6, views=(3, 8, 32, 32, 3), tokens=sum(len(each.ids) for each in told), supervised=said)
 
 
 def test_every_step_says_how_fast_it_was_and_a_processor_has_no_mfu(config: RunConfig, tmp_path: Path) -> None:
@@ -45,9 +48,11 @@ def test_mfu_is_the_arithmetic_of_the_step_over_the_peak(stage: Stage, config: R
     monkeypatch.setattr(throughput, "_peak", lambda module: 1e12)
     needs_text = RECIPES[stage].needs_text
     speed = Throughput(StageModule(build(config, language=needs_text), config, stage, steps=1))
-    work = Work(samples=6, panoramas=3, tokens=6 * 50, supervised=6 * 4) if needs_text else Work(3, 3, 0, 0)
-    alone = flops.per_sample(stage, speed.vision, DEMO_LANGUAGE, 50, 4)
-    expected = 6 * alone - 3 * flops.per_panorama(stage, speed.vision) if needs_text else 3 * alone
+    work = Work(samples=6, views=(3, 8, 32, 32, 3), tokens=6 * 50, supervised=6 * 4) if needs_text else Work(3, 3, 0, 0)
+    alone = flops.per_sample(stage, VISION, LANGUAGE, 50, 4)
+    expected = 6 * alone - 3 * flops.per_panorama(stage, VISION) if needs_text else 3 * alone
+    features = replace(work, views=(0,))  # from the cache
+    assert speed.flops(work) - speed.flops(features) == pytest.approx(3 * flops.per_panorama(stage, VISION))
     assert speed.rates(work, 2.0)["mfu"] == pytest.approx(expected / 2e12)
 
 

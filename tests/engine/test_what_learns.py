@@ -62,7 +62,7 @@ def test_the_weights_of_vicregs_terms_change_the_loss(config: RunConfig, batch: 
     for weight in (0.0, 25.0):
         torch.manual_seed(0)  # the same expander twice
         losses[weight], _, terms = module_of(config.model_copy(update={"vicreg_var": weight}), Stage.vision).measure(batch)
-    assert (losses[25.0] - losses[0.0]).item() == pytest.approx(25 * terms["variance"].item(), rel=1e-4)
+    assert (losses[25.0] - losses[0.0]).item() == pytest.approx(25 * terms["vicreg_variance"].item(), rel=1e-4)
 
 
 def test_the_vision_encoder_has_its_own_learning_rate_and_norms_and_biases_do_not_decay(config: RunConfig) -> None:

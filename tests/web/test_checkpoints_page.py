@@ -227,6 +227,17 @@ def test_losses_of_different_stages_are_not_held_against_each_other(house, chain
     assert "-0.250" in html
 
 
+@pytest.mark.parametrize(("stage", "is_another"), [(Stage.vision, True), (Stage.resampler, False)])
+def test_stage_vision_on_another_overlap_loss_is_not_held_against_the_first(house, stage, is_another):
+    """In stage resampler val_loss is the language loss, whatever is added to it."""
+    house.submit(stage=str(stage))
+    work = house.claim()
+    save(work, 1, name="a.ckpt", stage=stage, val_loss=2.0)  # of before there was a choice
+    save(work, 2, name="b.ckpt", stage=stage, config={"seed": 1, "overlap_loss": "densecl", "overlap_loss_weight": 0.5}, val_loss=1.0)
+    html = compare(house, *[stored(house)[name] for name in ("a.ckpt", "b.ckpt")])
+    assert ("It was trained on another loss than the base." in html) == is_another
+
+
 def test_another_validation_table_makes_losses_incomparable(house):
     house.submit()
     work = house.claim()

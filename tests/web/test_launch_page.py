@@ -350,23 +350,46 @@ def test_the_script_is_told_which_checkpoints_fit_what_is_typed(house, typed):
 def other_model(house) -> Path:
     directory = house.settings.home / "wide"
     directory.mkdir()
-    (directory / "config.json").write_text('{"hidden_size": 16, "num_hidden_layers": 1, "image_size": 32, "patch_size": 8}')
+    (directory / "config.json").write_text(
+        '{"model_type": "siglip_vision_model", "hidden_size": 16, "num_hidden_layers": 1, "image_size": 32, "patch_size": 8}'
+    )
     return directory
 
 
 @pytest.mark.parametrize(
     ("strategy", "more", "says"),
     [
-        ("e2p", {"overlap": "0.8"}, "20 views"),
-        ("e2p", {"view_count": "12"}, "12 views"),
-        ("anyres_e2p", {"pitches": "-30,30"}, "17 views"),
-        ("cubemap", {"cube_faces": "4"}, "4 views"),
-        ("sliding_window", {"fov": "120"}, "6 views"),
-        ("resize", {}, "1 view"),
+        ("e2p", {"overlap": "0.8"}, "20 views of every panorama, 80 image tokens"),
+        ("e2p", {"view_count": "12"}, "12 views of every panorama, 48 image tokens"),
+        ("anyres_e2p", {"pitches": "-30,30"}, "17 views of every panorama, 68 image tokens"),
+        ("cubemap", {"cube_faces": "4"}, "4 views of every panorama, 16 image tokens"),
+        ("sliding_window", {"fov": "120"}, "6 views of every panorama, 24 image tokens"),
+        ("resize", {}, "1 view of every panorama, 4 image tokens"),
     ],
 )
 def test_views_are_counted_while_one_types(house, typed, strategy, more, says):
-    assert house.browser.post("/runs/new/plan", data=typed(crop_strategy=strategy, **more)).json()["views"] == f"{says} of every panorama"
+    assert house.browser.post("/runs/new/plan", data=typed(crop_strategy=strategy, **more)).json()["views"] == says
+
+
+def test_image_tokens_are_counted_while_one_types_and_left_out_where_they_are_not_known(house, typed):
+    def views(**fields):
+        return house.browser.post("/runs/new/plan", data=typed(**fields)).json()["views"]
+
+    assert views(resampler="perceiver", resampler_queries="48", resampler_width="") == "8 views of every panorama, 48 image tokens"
+    assert views(pool="1") == "8 views of every panorama, 128 image tokens"
+    assert views(weights="hub", vision_model="nobody/nothing") == "8 views of every panorama"
+
+
+def test_the_chain_says_what_each_stage_minimises_as_it_is_set(house, typed):
+    first = house.browser.get("/runs/new").text
+    assert "vicreg loss; learns expander, vision" in first
+    assert first.count("autoregressive loss; learns") == 2
+    told = house.browser.post("/runs/new/plan", data=typed(overlap_loss="densecl", overlap_loss_weight="0.1")).json()["learning"]
+    assert told["vision"].startswith("densecl loss;")
+    assert told["resampler"].startswith("autoregressive + 0.1 densecl loss;")
+    assert told["finetune"].startswith("autoregressive loss;")
+    unclear = house.browser.post("/runs/new/plan", data=typed(overlap_loss="densecl", seed="-1")).json()["learning"]
+    assert unclear["vision"].startswith("overlap loss;")
 
 
 def test_who_may_only_read_sees_the_form_and_may_not_send_it(house):

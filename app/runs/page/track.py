@@ -87,11 +87,15 @@ def chain_left(legs: Sequence[Leg]) -> float | None:
     return sum(each for each in seconds if each) if ahead and all(each is not None for each in seconds) else None
 
 
+OVERLAP_LOSSES = {"vicreg": "VICReg", "densecl": "DenseCL"}
+
+
 def about(stage: Stage, config: Mapping[str, Any]) -> str:
     """A few words on what the stage works with."""
+    loss, weight = OVERLAP_LOSSES[config.get("overlap_loss", "vicreg")], config.get("overlap_loss_weight", 0)
     facts = {
-        Stage.vision: (short(config["vision_model"]), "VICReg"),
-        Stage.resampler: (config["resampler"],),
+        Stage.vision: (short(config["vision_model"]), loss),
+        Stage.resampler: (config["resampler"], *([f"{weight:g} {loss}"] if weight else [])),
         Stage.finetune: (short(config["language_model"]),),
     }
     return " · ".join(facts[stage])

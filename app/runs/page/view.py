@@ -31,7 +31,9 @@ from app.runs.schemas import RunDetail, StageOut
 from app.samples import cards
 from app.samples import service as samples
 from app.samples.cards import Card
+from panollava import architecture
 from panollava.config import RunConfig, flat
+from panollava.errors import BadInput
 from panollava.stages import Stage
 
 MOST_ANSWERS = 2000
@@ -256,9 +258,19 @@ class RunView:
 
 def facts(config: dict[str, Any]) -> list[str]:
     """Few enough to stand beside a run's name."""
-    views = RunConfig.model_construct(**config).views
+    asked = RunConfig.model_construct(**config)
+    views, tokens = asked.views, _image_tokens(asked)
     return [
         ngettext("{n} view", "{n} views", views).format(n=views),
+        *([ngettext("{n} image token", "{n} image tokens", tokens).format(n=f"{tokens:,}")] if tokens else []),
         config["resampler"],
         *([config["precision"]] if config["precision"] != "auto" else []),
     ]
+
+
+def _image_tokens(config: RunConfig) -> int | None:
+    """Of every panorama; None once the vision encoder's config is gone from where the run had it."""
+    try:
+        return architecture.image_tokens(config)
+    except BadInput:
+        return None
