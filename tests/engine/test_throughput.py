@@ -48,7 +48,7 @@ def test_mfu_is_the_arithmetic_of_the_step_over_the_peak(stage: Stage, config: R
     monkeypatch.setattr(throughput, "_peak", lambda module: 1e12)
     needs_text = RECIPES[stage].needs_text
     speed = Throughput(StageModule(build(config, language=needs_text), config, stage, steps=1))
-    work = Work(samples=6, views=(3, 8, 32, 32, 3), tokens=6 * 50, supervised=6 * 4) if needs_text else Work(3, 3, 0, 0)
+    work = Work(samples=6, views=VIEWS, tokens=6 * 50, supervised=6 * 4) if needs_text else Work(3, VIEWS, 0, 0)
     alone = flops.per_sample(stage, VISION, LANGUAGE, 50, 4)
     expected = 6 * alone - 3 * flops.per_panorama(stage, VISION) if needs_text else 3 * alone
     features = replace(work, views=(0,))  # from the cache
