@@ -24,9 +24,12 @@ from panollava.data.room import Room
 from panollava.data.seen import Seen
 from panollava.errors import BadInput
 from panollava.model.panollava import Batch
-from panollava.model.text import Prompter
+from panollava.model.text import Encoded, Prompter
 from panollava.schedule import Schedule
 from panollava.training.features import Features
+
+ROWS_IN_MEMORY = 10_000
+"""Rows that stay in memory as token ids, up to 7 kB each; those beyond are tokenized again in every epoch."""
 
 Views = npt.NDArray[np.uint8]
 OnProgress = Callable[[int, int], None]
@@ -129,6 +132,8 @@ class Collate:
     split: Split
     prompter: Prompter | None
     features: Features | None = None
+    encoded: dict[int, Encoded] = field(default_factory=dict, repr=False, compare=False)
+    """By row."""
 
     def __call__(self, pairs: list[tuple[int, int]]) -> Batch:
         images = sorted({image for image, _ in pairs})
@@ -139,13 +144,21 @@ class Collate:
         if self.prompter is None:
             none = torch.zeros((len(pairs), 0), dtype=torch.long)
             return Batch(pixels, image_index, none, none, none)
-        rows = [self.split.index.rows[row] for _, row in pairs]
-        text = self.prompter.collate([self.prompter.exchange(row.query, row.annotation) for row in rows])
+        text = self.prompter.collate([self._encoded(row, self.prompter) for _, row in pairs])
         return Batch(pixels, image_index, *text, features)
 
     def _pixels(self, images: list[int]) -> torch.Tensor:
         """uint8 [U, V, S, S, 3]"""
         return torch.from_numpy(np.stack([self.split.panoramas[image] for image in images]))
+
+    def _encoded(self, row: int, prompter: Prompter) -> Encoded:
+        if (known := self.encoded.get(row)) is not None:
+            return known
+        told = self.split.index.rows[row]
+        encoded = prompter.exchange(told.query, told.annotation)
+        if len(self.encoded) < ROWS_IN_MEMORY:
+            self.encoded[row] = encoded
+        return encoded
 
 
 class Plan(Schedule):

@@ -35,6 +35,7 @@ from panollava.training.position import STATE, Position, restore
 from panollava.training.recording import Recorder
 from panollava.training.saving import Saver
 from panollava.training.stop import Stopped, StopRequest
+from panollava.training.watching import Watcher
 from panollava.training.weights import describe, final_metadata, load_state, load_weights, read_checkpoint, refuse_merged, save_final
 from panollava.views import Cutter
 
@@ -291,7 +292,7 @@ class _Fit:
         for noise in (".*does not have many workers.*", ".*in eval mode at the start.*", ".*LeafSpec.*", ".*broadcast_buffers.*deprecated.*"):
             warnings.filterwarnings("ignore", message=noise)
         if ranks.is_first():
-            watching = [Recorder(self.events, log.info, [logged.scalars], plan.steps_per_epoch, self.settings.batch_size), *watching]
+            watching = [Recorder(self.events, log.info, [logged.scalars], plan.steps_per_epoch), *watching]
         trainer.callbacks.extend([*watching, self.watch, self.saver])  # type: ignore[attr-defined]
 
     def _fit(
@@ -326,7 +327,7 @@ class _Fit:
         log.info("wrote %s; best is %s", path, self.position.best_file)
 
 
-class _Restore(pl.Callback):
+class _Restore(Watcher):
     """Optimizer, loss scale and random numbers, once Lightning has made them."""
 
     def __init__(self, checkpoint: dict[str, Any]) -> None:

@@ -18,10 +18,11 @@ from panollava.training import ranks
 from panollava.training.module import StageModule
 from panollava.training.position import STATE, Position, state_of
 from panollava.training.stop import Stopped, StopRequest
+from panollava.training.watching import Watcher
 from panollava.training.weights import light_state
 
 
-class Saver(pl.Callback):
+class Saver(Watcher):
     """Writes epoch checkpoints after validation, step checkpoints on the way, last.ckpt with each of them and when asked to stop."""
 
     def __init__(
