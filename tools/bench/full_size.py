@@ -121,7 +121,7 @@ class _Clock(TrainerCallback):
 def their_samples_per_second(config: RunConfig, stage: Stage, directory: Path) -> float:
     settings, built, clock = config.stages[stage], build(config), _Clock()
     freeze(built.model, RECIPES[stage].trains)
-    split = load_split(config.csv("train"), None, 0.0, Cutter(built.layout, built.architecture.image_size), lambda done, total: None)
+    split = load_split(config.csvs("train"), None, 0.0, Cutter(built.layout, built.architecture.image_size), lambda done, total: None)
     collate = Collate(split, Prompter(built.tokenizer, built.image_tokens, settings.max_text_length))
     has_gpu = torch.cuda.is_available()
     arguments = TrainingArguments(
