@@ -15,6 +15,7 @@ from panollava.architecture import Outline
 from panollava.config import RunConfig
 from panollava.data.table import scan
 from panollava.decoders import DECODERS
+from panollava.errors import BadInput
 from panollava.estimate import Memory, Micro, memory
 from panollava.flops import Language, Vision
 from panollava.schedule import Schedule
@@ -123,7 +124,11 @@ class _Figures:
 
     @property
     def turns(self) -> int | None:
-        return budget.around(self.config.language_model)
+        """None also for a template or tokenizer that cannot be used, which is a refusal of its own."""
+        try:
+            return budget.around(self.config.language_model)
+        except BadInput:
+            return None
 
     @property
     def supervised(self) -> int:

@@ -61,7 +61,7 @@ def labels() -> dict[str, str]:
         "tokens": _("Image tokens"),
         "steps": _("Steps"),
         "batch": _("Batch"),
-        "memory": _("Memory, estimated"),
+        "memory": _("Memory"),
         "time": _("Time"),
     }
 

@@ -102,7 +102,7 @@ def test_stage_vision_takes_a_step_with_it(config: RunConfig, directory: Path) -
     before = {name: value.clone() for name, value in module.model.vision.state_dict().items()}
     pixels, none = torch.cat([PIXELS.roll(shift, 2) for shift in range(4)]), torch.zeros((4, 0), dtype=torch.long)
     batch = Batch(pixels, torch.arange(4), none, none, none)
-    optimizer = module.configure_optimizers()["optimizer"]
+    optimizer = module.configure_optimizers()
     module.measure(batch)[0].backward()
     optimizer.step()
     same = [name for name, value in module.model.vision.state_dict().items() if torch.equal(value, before[name])]

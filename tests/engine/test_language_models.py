@@ -166,7 +166,7 @@ def test_a_step_changes_exactly_what_the_stage_trains(own: RunConfig, questions:
     module = StageModule(build(own), own, stage, steps=2)
     module.train()
     before = {key: value.clone() for key, value in module.state_dict().items()}
-    optimizer = module.configure_optimizers()["optimizer"]
+    optimizer = module.configure_optimizers()
     module.measure(questions)[0].backward()
     optimizer.step()
     changed = {key.split(".")[1] for key, value in module.state_dict().items() if not torch.equal(value, before[key])}

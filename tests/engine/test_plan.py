@@ -1,6 +1,7 @@
 """What a run will take is told without torch and is what the training then has; what cannot work is refused with everything at once."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -149,3 +150,22 @@ def test_the_time_is_that_of_the_same_work_before(demo_data: Path, tmp_path: Pat
     events.close()
     assert planned(*flags)[1]["stages"][0]["seconds"] == pytest.approx(2.0 * plan["stages"][0]["steps"])
     assert planned(*flags, "--batch-size", "2")[1]["stages"][0]["seconds"] is None
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "config.json"])
+def test_a_model_with_a_torn_file_is_refused_by_its_name(speaker: Callable[[str], Path], demo_data: Path, tmp_path: Path, name: str) -> None:
+    model = Path(shutil.copytree(speaker("llama"), tmp_path / "model"))
+    (model / name).write_text('{"model_type": "lla')
+    status, plan = planned(*DEMO, "--data-dir", str(demo_data), "--language-model", str(model))
+    assert status == 2
+    assert str(model) in " ".join(refusal["message"] for refusal in plan["refusals"])
+
+
+def test_a_family_nobody_has_listed_leaves_its_figures_unknown(speaker: Callable[[str], Path], demo_data: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(speaker("base"), tmp_path / "model"))
+    said = json.loads((model / "config.json").read_text()) | {"model_type": "newest"}
+    (model / "config.json").write_text(json.dumps(said))
+    status, plan = planned(*DEMO, "--data-dir", str(demo_data), "--language-model", str(model), "--stage", "finetune")
+    (stage,) = plan["stages"]
+    assert (status, stage["memory"], stage["flops_per_sample"]) == (0, None, None)
+    assert stage["learning"] is not None
