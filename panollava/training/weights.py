@@ -79,7 +79,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def load_weights(model: PanoLlava, path: Path, stage: Stage) -> Report:
     """Put the tensors of a file of `stage` into a model. Raises BadInput for any tensor missing, unexpected or of another shape."""
     theirs = read_weights(path)
-    needed = learned(stage) - ({"lora"} - set(map(part_of, theirs)))  # a run may do without adapters, but not with some of them
+    has_adapters = path.suffix != ".safetensors" and describe(path)[0].lora_r > 0  # those of a complete file are merged
+    needed = learned(stage) - (set() if has_adapters else {"lora"})
     return _load(model, path, theirs, required=lambda name: part_of(name) in needed, spared=lambda name: part_of(name) == "language")
 
 
