@@ -1,0 +1,15 @@
+"""Write every page and picture that is made by code."""
+
+from pathlib import Path
+
+from tools.docs import config_page
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def main() -> None:
+    (DOCS / "config.md").write_text(config_page.page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
