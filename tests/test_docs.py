@@ -57,3 +57,17 @@ def test_the_page_on_the_model_counts_parameters_as_the_engine_does(name: str) -
     config, sizes = RunConfig.model_validate({"resampler": name}), Sizes(8, 14, 768)
     _, tokens, learned, *_ = row(name)
     assert (tokens, learned) == (f"{image_tokens(config, sizes):,}", f"{parameters(config, sizes):,}")
+
+
+def test_every_test_that_a_page_names_is_there() -> None:
+    named = {name for page in DOCS.glob("*.md") for name in re.findall(r"`(test_[a-z0-9_]+)`", page.read_text(encoding="utf-8"))}
+    there = {
+        name for file in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"^(?:async )?def (test_\w+)", file.read_text(), re.MULTILINE)
+    }
+    assert len(named) > 20 and named <= there
+
+
+def test_every_link_between_pages_leads_somewhere() -> None:
+    for page in (ROOT / "README.md", *DOCS.glob("*.md")):
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
