@@ -6,7 +6,7 @@ INSTALLED := .venv/installed
 export HF_HUB_OFFLINE ?= 1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup run demo check fix test bench screenshots migration
+.PHONY: help setup run demo check fix test bench docs screenshots migration
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -40,6 +40,9 @@ test: setup ## All tests; ARGS for pytest
 
 bench: setup ## How fast the engine is beside its peers, as a table; ARGS=--rounds=5 is quicker
 	$(BIN)/python -m tools.bench $(ARGS)
+
+docs: setup ## Pages and pictures in docs/ that the code makes: settings, views
+	$(BIN)/python -m tools.docs
 
 screenshots: setup ## Pictures of the pages in docs/img, taken by the browser tests
 	PANOLLAVA_PICTURES=docs/img $(BIN)/pytest tests/browser

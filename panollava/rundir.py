@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -72,6 +73,15 @@ def log_path(log_dir: str | Path, stage: Stage | None, now: datetime) -> Path:
     """`logs/stage1_vision_20261123_101500.log`, or `logs/full_pipeline_...log` for the whole chain."""
     name = "full_pipeline" if stage is None else f"stage{stage.number}_{stage}"
     return Path(log_dir) / f"{name}_{now:%Y%m%d_%H%M%S}.log"
+
+
+def make_directory(path: Path, flag: str) -> None:
+    """Make a directory if need be. Raises BadInput naming the flag of another one where nothing can be written."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be written ({error.strerror}); name another directory with {flag}.") from None
 
 
 def write_whole(path: Path, data: str | bytes) -> None:

@@ -43,7 +43,7 @@ def evaluate(config: EvaluateConfig) -> Path:
     checkpoint = Path(config.checkpoint)
     describe(checkpoint)  # a wrong path must not leave a directory behind
     directory = Path(config.output_dir) if config.output_dir else _directory_beside(checkpoint, Path(config.csv))
-    directory.mkdir(parents=True, exist_ok=True)
+    rundir.make_directory(directory, "--output-dir")
     stop = StopRequest(directory)
     stop.listen()
     events = EventWriter(directory / EVENTS_FILE)

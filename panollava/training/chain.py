@@ -50,6 +50,7 @@ def train_chain(config: RunConfig, *, resume: str | None, stage_dir: Path | None
 
 
 def _train(config: RunConfig, stage: Stage, directory: Path, start: Start, stop: StopRequest, *, several: bool) -> Path:
+    rundir.make_directory(directory, "--output-dir")
     stop.listen()
     from panollava.training.fit import StageJob, train_stage  # torch arrives here: what can be refused has been refused, and a stop is heard
 
@@ -130,7 +131,7 @@ def _log_file(config: RunConfig, stage: Stage | None, *, wanted: bool = True) ->
         yield
         return
     path = rundir.log_path(config.log_dir, stage, rundir.now().astimezone())
-    path.parent.mkdir(parents=True, exist_ok=True)
+    rundir.make_directory(path.parent, "--log-dir")
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(FORMAT)
     logging.getLogger().addHandler(handler)
