@@ -5,7 +5,7 @@ Legend: U unique panoramas, V views, S view side in pixels, P patches a view, D 
 L language width, B samples, T tokens of the longest sample.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -27,9 +27,13 @@ class Batch:
     input_ids: Tensor  # int64 [B, T], left-padded
     attention_mask: Tensor  # int64 [B, T]
     labels: Tensor  # int64 [B, T], IGNORE except on the answer
+    tokens: int = 0  # without padding, counted where the batch is made: on a GPU it would make the step wait
+    supervised: int = 0
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
-        return Batch(*(getattr(self, field.name).to(device, non_blocking=non_blocking) for field in fields(self)))
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {name: each.to(device, non_blocking=non_blocking) for name, each in values.items() if isinstance(each, Tensor)}
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True)

@@ -84,12 +84,10 @@ class Prompter:
     def collate(self, samples: Sequence[Encoded]) -> tuple[Tensor, Tensor, Tensor]:
         """input_ids, attention_mask, labels [B, T], padded on the left, where generation needs the padding."""
         width = max(len(sample.ids) for sample in samples)
-        ids = torch.full((len(samples), width), self.pad)
-        mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORE)
-        for row, sample in enumerate(samples):
-            start = width - len(sample.ids)
-            ids[row, start:], mask[row, start:] = torch.tensor(sample.ids), 1
-            labels[row, start:] = torch.tensor(sample.labels)
+        padding = [width - len(sample.ids) for sample in samples]
+        ids = torch.tensor([[self.pad] * before + sample.ids for before, sample in zip(padding, samples, strict=True)])
+        mask = (torch.arange(width) >= torch.tensor(padding).unsqueeze(1)).long()
+        labels = torch.tensor([[IGNORE] * before + sample.labels for before, sample in zip(padding, samples, strict=True)])
         return ids, mask, labels
 
     def decode(self, ids: Tensor) -> list[str]:

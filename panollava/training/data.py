@@ -4,7 +4,7 @@ Legend: V views, S view side in pixels.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ from panollava.data.images import load_panorama
 from panollava.data.index import Index, build_index
 from panollava.errors import BadInput
 from panollava.model.panollava import Batch
-from panollava.model.text import Prompter
+from panollava.model.text import IGNORE, Encoded, Prompter
 
 VIEWS_IN_MEMORY = 2 << 30
 """Bytes of cut views that stay in memory; panoramas beyond are decoded again when they are drawn."""
+ROWS_IN_MEMORY = 10_000
+"""Rows that stay in memory as token ids, up to 7 kB each; those beyond are tokenized again in every epoch."""
 
 Views = npt.NDArray[np.uint8]
 OnProgress = Callable[[int, int], None]
@@ -86,6 +88,8 @@ class Collate:
 
     split: Split
     prompter: Prompter | None
+    encoded: dict[int, Encoded] = field(default_factory=dict, repr=False, compare=False)
+    """By row."""
 
     def __call__(self, pairs: list[tuple[int, int]]) -> Batch:
         images = sorted({image for image, _ in pairs})
@@ -95,8 +99,17 @@ class Collate:
         if self.prompter is None:
             none = torch.zeros((len(pairs), 0), dtype=torch.long)
             return Batch(pixels, image_index, none, none, none)
-        rows = [self.split.index.rows[row] for _, row in pairs]
-        return Batch(pixels, image_index, *self.prompter.collate([self.prompter.exchange(row.query, row.annotation) for row in rows]))
+        ids, mask, labels = self.prompter.collate([self._encoded(row, self.prompter) for _, row in pairs])
+        return Batch(pixels, image_index, ids, mask, labels, tokens=int(mask.sum()), supervised=int((labels != IGNORE).sum()))
+
+    def _encoded(self, row: int, prompter: Prompter) -> Encoded:
+        if (known := self.encoded.get(row)) is not None:
+            return known
+        told = self.split.index.rows[row]
+        encoded = prompter.exchange(told.query, told.annotation)
+        if len(self.encoded) < ROWS_IN_MEMORY:
+            self.encoded[row] = encoded
+        return encoded
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from panollava.events import EventWriter, Sample
 from panollava.training.data import Collate, Split
 from panollava.training.loggers import Loggers
 from panollava.training.module import StageModule
+from panollava.training.watching import Watcher
 
 LONGEST = 32
 """Tokens of an example answer: enough to see what it is about, few enough to take no time."""
@@ -51,7 +52,7 @@ def chosen(questions: Sequence[Question], count: int) -> list[Question]:
     return picked
 
 
-class Examples(pl.Callback):
+class Examples(Watcher):
     """Answers the fixed questions when a validation is over; the model is in evaluation mode then, and without gradients."""
 
     def __init__(self, answerer: Answerer, split: Split, count: int, batch_size: int, events: EventWriter, loggers: Loggers) -> None:

@@ -27,6 +27,7 @@ from panollava.training.module import StageModule
 from panollava.training.recording import Recorder
 from panollava.training.saving import STATE, Position, Saver, restore
 from panollava.training.stop import Stopped, StopRequest
+from panollava.training.watching import Watcher
 from panollava.training.weights import describe, final_metadata, light_state, load_weights, read_checkpoint, refuse_merged, save_final
 from panollava.views import Cutter
 
@@ -195,7 +196,7 @@ class _Fit:
         for noise in (".*does not have many workers.*", ".*in eval mode at the start.*", ".*LeafSpec.*"):
             warnings.filterwarnings("ignore", message=noise)
         logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-        recorder = Recorder(self.events, log.info, [logged.scalars], plan.steps_per_epoch, self.settings.batch_size)
+        recorder = Recorder(self.events, log.info, [logged.scalars], plan.steps_per_epoch)
         return pl.Trainer(
             accelerator="auto", devices=1, precision=_precision(self.config), max_epochs=-1, callbacks=[recorder, *watching, self.watch, self.saver],
             logger=False, enable_checkpointing=False, enable_model_summary=False, enable_progress_bar=False,
@@ -231,7 +232,7 @@ class _Fit:
         log.info("wrote %s; best is %s", path, self.position.best_file)
 
 
-class _Restore(pl.Callback):
+class _Restore(Watcher):
     """Optimizer, schedule and random numbers, once Lightning has made them."""
 
     def __init__(self, checkpoint: dict[str, Any]) -> None:

@@ -8,12 +8,13 @@ import pytorch_lightning as pl
 from panollava.events import EventWriter, Note
 from panollava.losses.overlap import FEWEST
 from panollava.training.module import StageModule
+from panollava.training.watching import Watcher
 
 FALL, RECOVERED = 0.7, 0.8
 """Shares of the first effective rank: below the one a collapse is told, and above the other the next may be told."""
 
 
-class HealthWatch(pl.Callback):
+class HealthWatch(Watcher):
     """Says at a validation what the figures alone would not: that features collapse, once for each fall, and that steps went without a loss."""
 
     def __init__(self, events: EventWriter) -> None:

@@ -11,6 +11,8 @@ import pytorch_lightning as pl
 
 from panollava.events import EventWriter, Metric, Progress
 from panollava.training.module import StageModule
+from panollava.training.throughput import Throughput, Work
+from panollava.training.watching import Watcher
 
 Sink = Callable[[int, dict[str, float]], None]
 PROGRESS_SECONDS, LINE_SECONDS = 0.5, 5.0
@@ -18,15 +20,20 @@ FIRST_STEPS = 5
 """The estimate of the time left waits for so many steps."""
 
 
-class Recorder(pl.Callback):
+class Recorder(Watcher):
     """Turns every step into a metric event, some into progress events, and few into a printed line."""
 
-    def __init__(self, events: EventWriter, say: Callable[[str], None], sinks: list[Sink], steps_per_epoch: int, batch_size: int) -> None:
+    def __init__(self, events: EventWriter, say: Callable[[str], None], sinks: list[Sink], steps_per_epoch: int) -> None:
         self.events, self.say, self.sinks = events, say, sinks
-        self.steps_per_epoch, self.batch_size = steps_per_epoch, batch_size
+        self.steps_per_epoch = steps_per_epoch
+        self._throughput: Throughput | None = None
         self._step_seconds: deque[float] = deque(maxlen=50)
         self._step_began = self._data_came = time.monotonic()
         self._told = self._printed = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, StageModule)
+        self._throughput = Throughput(pl_module)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._step_began = time.monotonic()
@@ -35,15 +42,15 @@ class Recorder(pl.Callback):
         self._data_came = time.monotonic()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        assert isinstance(pl_module, StageModule)
+        assert isinstance(pl_module, StageModule) and self._throughput is not None
         now = time.monotonic()
         seconds, waited = now - self._step_began, self._data_came - self._step_began
         self._step_began = now
         self._step_seconds.append(seconds)
         values = pl_module.values | {
             "lr": trainer.optimizers[0].param_groups[-1]["lr"],
-            "samples_per_second": self.batch_size / seconds,
             "data_wait": waited / seconds,
+            **self._throughput.rates(Work.of(batch), seconds),
         }
         self._record(pl_module, values)
         self._progress(pl_module, now)

@@ -16,6 +16,7 @@ from panollava.events import CheckpointSaved, EventWriter
 from panollava.rundir import CheckpointNote, Kind
 from panollava.training.module import StageModule
 from panollava.training.stop import Stopped, StopRequest
+from panollava.training.watching import Watcher
 from panollava.training.weights import light_state
 
 STATE = "panollava"
@@ -37,7 +38,7 @@ class Position:
         self.__dict__.update(state)
 
 
-class Saver(pl.Callback):
+class Saver(Watcher):
     """Writes epoch checkpoints after validation, step checkpoints on the way, last.ckpt with each of them and when asked to stop."""
 
     def __init__(

@@ -4,6 +4,7 @@ A checkpoint written inside a signal handler can be corrupt, and a signal during
 so `listen` comes before torch is imported.
 """
 
+import os
 import signal
 from pathlib import Path
 from types import FrameType
@@ -26,7 +27,7 @@ class StopRequest:
     """Whether somebody asked this process to stop."""
 
     def __init__(self, directory: Path) -> None:
-        self._stop, self._save, self._signalled = directory / STOP_FILE, directory / SAVE_FILE, False
+        self._stop, self._save, self._signalled = str(directory / STOP_FILE), str(directory / SAVE_FILE), False
 
     def listen(self) -> None:
         """Take over SIGTERM and Ctrl-C. Called again after Lightning has put its own handlers in place."""
@@ -39,11 +40,11 @@ class StopRequest:
         self._signalled = True
 
     def __bool__(self) -> bool:
-        return self._signalled or self._stop.exists()
+        return self._signalled or os.access(self._stop, os.F_OK)  # asked in every step, and `exists` takes three times as long
 
     def wants_save(self) -> bool:
         """True once for each request to save now."""
-        if not self._save.exists():
+        if not os.access(self._save, os.F_OK):
             return False
-        self._save.unlink()
+        os.unlink(self._save)
         return True

@@ -34,7 +34,7 @@ def train(config: RunConfig, directory: Path, stage: Stage = Stage.resampler, st
 
 
 def curve(directory: Path) -> list[tuple[int, str, float]]:
-    clocks = {"samples_per_second", "data_wait"}
+    clocks = {"samples_per_second", "tokens_per_second", "supervised_tokens_per_second", "data_wait"}
     return [(event.step, name, value) for event in told(directory, Metric) for name, value in event.values.items() if name not in clocks]
 
 
