@@ -38,7 +38,7 @@ fix: setup ## Format, and mend what ruff can mend
 test: setup ## All tests; ARGS for pytest
 	$(BIN)/pytest $(ARGS)
 
-bench: setup ## How fast the engine is beside its peers, as a table; ARGS=--rounds=5 is quicker
+bench: setup ## How fast the engine is beside its peers, as a table; ARGS=--quick only shows that it runs
 	$(BIN)/python -m tools.bench $(ARGS)
 
 docs: setup ## Pages and pictures in docs/ that the code makes: settings, views

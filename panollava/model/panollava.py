@@ -28,10 +28,13 @@ class Batch:
     attention_mask: Tensor  # int64 [B, T]
     labels: Tensor  # int64 [B, T], IGNORE except on the answer
     features: Tensor | None = None  # [U, V, G, G, D], what a frozen encoder gives for these panoramas
+    tokens: int = 0  # without padding, counted where the batch is made: on a GPU it would make the step wait
+    supervised: int = 0
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
-        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: each.to(device, non_blocking=non_blocking) for name, each in tensors.items() if each is not None})
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {name: each.to(device, non_blocking=non_blocking) for name, each in values.items() if isinstance(each, Tensor)}
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True)

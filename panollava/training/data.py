@@ -24,7 +24,7 @@ from panollava.data.room import Room
 from panollava.data.seen import Seen
 from panollava.errors import BadInput
 from panollava.model.panollava import Batch
-from panollava.model.text import Encoded, Prompter
+from panollava.model.text import IGNORE, Encoded, Prompter
 from panollava.schedule import Schedule
 from panollava.training.features import Features
 
@@ -144,8 +144,9 @@ class Collate:
         if self.prompter is None:
             none = torch.zeros((len(pairs), 0), dtype=torch.long)
             return Batch(pixels, image_index, none, none, none)
-        text = self.prompter.collate([self._encoded(row, self.prompter) for _, row in pairs])
-        return Batch(pixels, image_index, *text, features)
+        ids, mask, labels = self.prompter.collate([self._encoded(row, self.prompter) for _, row in pairs])
+        tokens, supervised = int(mask.sum()), int((labels != IGNORE).sum())
+        return Batch(pixels, image_index, ids, mask, labels, features, tokens, supervised)
 
     def _pixels(self, images: list[int]) -> torch.Tensor:
         """uint8 [U, V, S, S, 3]"""

@@ -7,7 +7,6 @@ import torch
 
 from panollava import flops
 from panollava.flops import Language, Vision
-from panollava.model.text import IGNORE
 from panollava.stages import RECIPES
 from panollava.training import ranks
 from panollava.training.module import StageModule
@@ -30,8 +29,8 @@ class Work:
         return cls(
             samples=sum(len(batch.image_index) for batch in parts),
             views=(sum(len(batch.pixels) for batch in parts), *(parts[0].pixels.shape[1:] if parts else ())),
-            tokens=sum(int(torch.count_nonzero(batch.attention_mask)) for batch in parts),
-            supervised=sum(int(torch.count_nonzero(batch.labels != IGNORE)) for batch in parts),
+            tokens=sum(batch.tokens for batch in parts),
+            supervised=sum(batch.supervised for batch in parts),
         )
 
 

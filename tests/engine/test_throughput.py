@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from panollava import events, flops
 from panollava.config import RunConfig
@@ -32,6 +33,12 @@ def test_padding_is_no_token_and_a_shared_panorama_is_seen_once(split: Split, pr
     told = [prompter.exchange(rows[row].query, rows[row].annotation) for row in (0, 1, 4, 5, 8, 9)]
     said = sum(label >= 0 for each in told for label in each.labels)
     assert Work.of(Step((batch,), (1,))) == Work(samples=6, views=(3, 8, 32, 32, 3), tokens=sum(len(each.ids) for each in told), supervised=said)
+
+
+def test_a_batch_keeps_its_counts_on_the_way_to_a_device(batch: Batch) -> None:
+    moved = batch.to(torch.device("meta"))
+    assert Work.of(Step((moved,), (1,))) == Work.of(Step((batch,), (1,)))
+    assert all(getattr(moved, name).is_meta for name in ("pixels", "image_index", "labels"))
 
 
 def test_every_step_says_how_fast_it_was_and_a_processor_has_no_mfu(config: RunConfig, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import sys
 
 import cv2
 
-from tools.bench import cache, generation, metrics, training, views  # noqa: F401  # each registers its lines
+from tools.bench import cache, features, generation, metrics, training, views  # noqa: F401  # each registers its lines
 from tools.bench.lines import HEAD, LINES, Measured, measure
 
 

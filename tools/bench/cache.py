@@ -67,7 +67,7 @@ def _steps(config: RunConfig, table: Path, room: Room | None) -> Callable[[], An
         features = features_of(built.model, room, views_recipe(cutter, Reading()), split.index.pictures, "32-true", device)
         encode_missing(features, built.model, split.index.used_images, split.panoramas.__getitem__, device, lambda done, total: None)
         collate = Collate(split, collate.prompter, features)
-    optimizer, samples = module.configure_optimizers()["optimizer"], Samples(split, by_row=True)
+    optimizer, samples = module.configure_optimizers(), Samples(split, by_row=True)
     starts = cycle(range(0, len(samples), BATCH))
 
     def step() -> None:
