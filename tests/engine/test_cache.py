@@ -273,7 +273,7 @@ def test_losses_with_and_without_the_cache_are_equal_to_the_last_bit(config: Run
     assert any(event.done == event.total == 40 for event in counted)
     monkeypatch.setattr(index_module, "read_panorama", lambda *_: pytest.fail("decoded again"))
     monkeypatch.setattr(PanoLlava, "patches", lambda *_: pytest.fail("encoded again"))
-    assert train(config, tmp_path / "warm", example_predictions=0, **cache) == without  # examples are asked as an evaluation asks
+    assert train(config, tmp_path / "warm", **cache) == without
 
 
 def test_an_encoder_that_learns_sees_pixels_and_its_features_are_not_kept(config: RunConfig, tmp_path: Path) -> None:
