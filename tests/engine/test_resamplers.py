@@ -80,7 +80,7 @@ def test_each_trains_a_step_in_the_stages_that_have_it(config: RunConfig, batch:
     module = StageModule(built, config, stage, steps=2)
     module.train()
     before = {key: value.clone() for key, value in built.model.state_dict().items()}
-    optimizer = module.configure_optimizers()["optimizer"]
+    optimizer = module.configure_optimizers()
     module.measure(batch)[0].backward()
     optimizer.step()
     changed = {key.partition(".")[0] for key, value in built.model.state_dict().items() if not torch.equal(value, before[key])}
