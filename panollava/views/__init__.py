@@ -5,7 +5,7 @@ Which views there are: `panollava.layouts`.
 """
 
 from panollava.layouts import Layout, View, layout, ring
-from panollava.views.correspondence import correspond, overlap
+from panollava.views.correspondence import correspond
 from panollava.views.cutting import Cutter, Maps, project
 from panollava.views.geometry import Doubles, Floats, Image, footprint, reference
 
@@ -20,7 +20,6 @@ __all__ = [
     "correspond",
     "footprint",
     "layout",
-    "overlap",
     "project",
     "reference",
     "ring",

@@ -29,11 +29,6 @@ def correspond(a: View, b: View, grid: int) -> tuple[Floats, MASK]:
     return uv.astype(np.float32), valid
 
 
-def overlap(grid: int, fov: float, stride: float) -> tuple[Floats, MASK]:
-    """`correspond` for a level view of `fov` degrees and the one that is `stride` degrees to its right."""
-    return correspond(View(0, 0, fov), View(stride, 0, fov), grid)
-
-
 def _homography(a: View, b: View, u: Doubles, v: Doubles) -> tuple[Doubles, MASK]:
     """Rays of b as a sees them, R_a^T R_b K_b^-1 p. Between level views columns map to columns, but not linearly; rows scale with 1 / depth."""
     rays = np.stack([u * tangent(b.fov), -v * tangent(b.fov), np.ones_like(u)], axis=-1)  # x right, y up, z ahead

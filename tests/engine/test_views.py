@@ -8,7 +8,7 @@ import numpy.typing as npt
 import py360convert
 import pytest
 
-from panollava.views import Cutter, Image, View, footprint, overlap, reference, ring
+from panollava.views import Cutter, Floats, Image, View, correspond, footprint, reference, ring
 
 
 def texture(height: int = 64, width: int = 128, detail: int = 4) -> Image:
@@ -94,6 +94,11 @@ def test_a_small_panorama_is_not_enlarged_and_an_unusual_aspect_is_still_a_spher
     cutter = Cutter(ring(8, 90), 64)
     np.testing.assert_array_equal(cutter(np.full((30, 61, 3), 9, np.uint8)), np.full((8, 64, 64, 3), 9))
     np.testing.assert_array_equal(cutter(np.full((100, 2000, 3), 9, np.uint8)), np.full((8, 64, 64, 3), 9))
+
+
+def overlap(grid: int, fov: float, stride: float) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """A level view and the one that is `stride` degrees to its right."""
+    return correspond(View(0, 0, fov), View(stride, 0, fov), grid)
 
 
 @pytest.mark.parametrize(("grid", "seen", "between_centres"), [(14, 92, 90), (16, 120, 118)])
