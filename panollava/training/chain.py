@@ -52,7 +52,8 @@ def train_chain(config: RunConfig, *, resume: str | None, stage_dir: Path | None
 def _train(config: RunConfig, stage: Stage, directory: Path, start: Start, stop: StopRequest, *, several: bool) -> Path:
     rundir.make_directory(directory, "--output-dir")
     stop.listen()
-    from panollava.training.fit import StageJob, train_stage  # torch arrives here: what can be refused has been refused, and a stop is heard
+    from panollava.training.fit import train_stage  # torch arrives here: what can be refused has been refused, and a stop is heard
+    from panollava.training.job import StageJob
 
     with _log_file(config, stage if several else None, wanted=several):
         return train_stage(StageJob(config, stage, directory, start.init_from, start.resume, start.warnings), stop)

@@ -19,7 +19,8 @@ from panollava.stages import Stage
 from panollava.training import memory
 from panollava.training.data import Collate, Samples, Split
 from panollava.training.devices import trainer_of
-from panollava.training.fit import StageJob, train_stage
+from panollava.training.fit import train_stage
+from panollava.training.job import StageJob
 from panollava.training.module import StageModule
 from panollava.training.optimizer import adamw
 from panollava.training.saving import Saver

@@ -27,7 +27,8 @@ from panollava.model.panollava import PanoLlava
 from panollava.model.parts import Built
 from panollava.stages import Stage
 from panollava.training.data import Access, load_split
-from panollava.training.fit import StageJob, train_stage
+from panollava.training.fit import train_stage
+from panollava.training.job import StageJob
 from panollava.training.stop import StopRequest
 from panollava.views import Cutter, Image, ring
 

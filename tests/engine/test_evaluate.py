@@ -20,7 +20,8 @@ from panollava.evaluation.ask import ask
 from panollava.evaluation.evaluate import evaluate
 from panollava.evaluation.questions import Question, swapped, turned
 from panollava.stages import Stage
-from panollava.training.fit import StageJob, train_stage
+from panollava.training.fit import train_stage
+from panollava.training.job import StageJob
 from panollava.training.stop import Stopped, StopRequest
 
 

@@ -19,7 +19,8 @@ from panollava.events import Metric, Sample
 from panollava.model.panollava import PanoLlava
 from panollava.stages import Stage
 from panollava.training.examples import LONGEST, chosen
-from panollava.training.fit import StageJob, train_stage
+from panollava.training.fit import train_stage
+from panollava.training.job import StageJob
 from panollava.training.module import StageModule
 from panollava.training.stop import Stopped, StopRequest
 

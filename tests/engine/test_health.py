@@ -15,8 +15,9 @@ from panollava.losses.overlap import OverlapPairs
 from panollava.stages import Stage
 from panollava.training import examine
 from panollava.training.examine import Examination
-from panollava.training.fit import StageJob, train_stage
+from panollava.training.fit import train_stage
 from panollava.training.health import HealthWatch
+from panollava.training.job import StageJob
 from panollava.training.module import Diverged
 from panollava.training.stop import StopRequest
 

@@ -29,7 +29,8 @@ from panollava.hf.describe import self_description
 from panollava.hf.export import export
 from panollava.model.parts import build
 from panollava.stages import Stage
-from panollava.training.fit import StageJob, train_stage
+from panollava.training.fit import train_stage
+from panollava.training.job import StageJob
 from panollava.training.stop import StopRequest
 from panollava.training.weights import final_metadata, save_final
 from tests.engine.tiny_models import ENCODERS, SPEAKERS

@@ -13,7 +13,8 @@ from panollava import events
 from panollava.config import RunConfig
 from panollava.events import EventWriter, Metric, Note, Sample
 from panollava.stages import Stage
-from panollava.training.fit import StageJob, train_stage
+from panollava.training.fit import train_stage
+from panollava.training.job import StageJob
 from panollava.training.loggers import Logger, Loggers, Place, opened
 from panollava.training.stop import Stopped, StopRequest
 

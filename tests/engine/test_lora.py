@@ -17,7 +17,8 @@ from panollava.model.lora import merge_adapters
 from panollava.model.panollava import Batch
 from panollava.model.parts import build
 from panollava.stages import Stage
-from panollava.training.fit import StageJob, train_stage
+from panollava.training.fit import train_stage
+from panollava.training.job import StageJob
 from panollava.training.module import StageModule
 from panollava.training.stop import Stopped, StopRequest
 from panollava.training.weights import load_weights, read_checkpoint

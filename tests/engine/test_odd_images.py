@@ -14,7 +14,8 @@ from panollava.data.images import BadImage, Reading, load_panorama, read_panoram
 from panollava.data.index import build_index
 from panollava.errors import BadInput
 from panollava.stages import Stage
-from panollava.training.fit import StageJob, train_stage
+from panollava.training.fit import train_stage
+from panollava.training.job import StageJob
 from panollava.training.stop import StopRequest
 from panollava.views import Cutter, Image, ring
 

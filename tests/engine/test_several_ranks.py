@@ -13,7 +13,8 @@ from panollava import events, rundir
 from panollava.config import RunConfig
 from panollava.events import Metric, StageEvent
 from panollava.stages import Stage
-from panollava.training.fit import StageJob, train_stage
+from panollava.training.fit import train_stage
+from panollava.training.job import StageJob
 from panollava.training.stop import StopRequest
 from tests.engine.test_command_line import wait_for
 

@@ -17,7 +17,8 @@ from panollava.errors import BadInput
 from panollava.events import Note
 from panollava.presets import PRESETS
 from panollava.stages import Stage
-from panollava.training.fit import StageJob, train_stage
+from panollava.training.fit import train_stage
+from panollava.training.job import StageJob
 from panollava.training.stop import StopRequest
 
 

@@ -17,7 +17,8 @@ from panollava.presets import DEMO_MODELS
 from panollava.stages import RECIPES, Stage
 from panollava.training import throughput
 from panollava.training.data import Collate, Samples, Split
-from panollava.training.fit import StageJob, train_stage
+from panollava.training.fit import train_stage
+from panollava.training.job import StageJob
 from panollava.training.module import StageModule
 from panollava.training.steps import Step
 from panollava.training.stop import StopRequest

@@ -16,7 +16,8 @@ from panollava.events import CheckpointSaved, Event, Metric, StageEvent
 from panollava.model.panollava import Batch
 from panollava.model.parts import build
 from panollava.stages import Stage, learned
-from panollava.training.fit import StageJob, train_stage
+from panollava.training.fit import train_stage
+from panollava.training.job import StageJob
 from panollava.training.module import Diverged, StageModule
 from panollava.training.stop import Stopped, StopRequest
 from panollava.training.weights import load_weights, read_checkpoint

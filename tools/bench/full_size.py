@@ -27,7 +27,8 @@ from panollava.model.text import Prompter
 from panollava.presets import DEMO_MODELS
 from panollava.stages import RECIPES, Stage
 from panollava.training.data import Collate, Samples, load_split
-from panollava.training.fit import StageJob, train_stage
+from panollava.training.fit import train_stage
+from panollava.training.job import StageJob
 from panollava.training.stop import StopRequest
 from panollava.views import Cutter
 

@@ -23,6 +23,7 @@ from panollava.model.panollava import Batch
 from panollava.presets import PRESETS
 from panollava.stages import Stage
 from panollava.training import fit
+from panollava.training.job import StageJob
 from panollava.training.module import StageModule
 from panollava.training.stop import StopRequest
 from tools.bench.lines import Round
@@ -161,7 +162,7 @@ def demo(directory: Path, panoramas: int, *, steps: int, batch_size: int, **sett
 
 
 def train(config: RunConfig, directory: Path) -> None:
-    fit.train_stage(fit.StageJob(config, Stage.finetune, directory), _NoStop(directory))
+    fit.train_stage(StageJob(config, Stage.finetune, directory), _NoStop(directory))
 
 
 def speeds(config: RunConfig, directory: Path) -> dict[str, float]:

@@ -1,0 +1,55 @@
+"""One training as it was asked for, and how it speaks: to a person through the log, to a dashboard through its events."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from panollava.config import RunConfig, StageConfig
+from panollava.events import Note, Progress, Say
+from panollava.stages import RECIPES, Recipe, Stage
+
+log = logging.getLogger("panollava")
+
+
+@dataclass(frozen=True)
+class StageJob:
+    """What to train, where its files go, and what it starts from. At most one of `init_from` and `resume` is set."""
+
+    config: RunConfig
+    stage: Stage
+    directory: Path
+    init_from: Path | None = None
+    resume: Path | None = None
+    warnings: tuple[str, ...] = ()
+    """What was noticed while the start was chosen."""
+
+    @property
+    def settings(self) -> StageConfig:
+        return self.config.stages[self.stage]
+
+    @property
+    def recipe(self) -> Recipe:
+        return RECIPES[self.stage]
+
+
+@dataclass(frozen=True)
+class Voice:
+    """What a training says, in its log and in its events."""
+
+    events: Say
+
+    def say(self, text: str) -> None:
+        log.info("%s", text)
+        self.note(text)
+
+    def warn(self, text: str) -> None:
+        log.warning("%s", text)
+        self.events.write(Note(level="warning", text=text))
+
+    def note(self, text: str) -> None:
+        """For those who read the events; the log has it in another form."""
+        self.events.write(Note(level="info", text=text))
+
+    def images(self, done: int, total: int) -> None:
+        if done == total or done % 100 == 0:
+            self.events.write(Progress(done=done, total=total, unit="images"))

@@ -1,0 +1,49 @@
+"""Going on from a checkpoint of the same stage: only with the settings it was written with, and with everything as it was."""
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from panollava.config import RunConfig
+from panollava.errors import BadInput
+from panollava.stages import RECIPES, Stage
+from panollava.training.job import StageJob
+from panollava.training.module import StageModule
+from panollava.training.position import restore
+from panollava.training.watching import Watcher
+from panollava.training.weights import describe
+
+MAY_CHANGE = {"epochs", "max_steps", "save_every_steps", "save_every_minutes", "keep_step_checkpoints", "grad_clip", "patience"}
+ADDS_UP = {"accumulation"}
+"""May change besides where the gradients of micro-batches add up to the whole batch's: not those of an overlap loss."""
+OVERLAP_OPTIONS = ("vicreg_inv", "vicreg_var", "vicreg_cov", "densecl_temperature", "expander_width")
+
+
+def check_same_settings(job: StageJob, resume: Path) -> None:
+    """A resumed training takes its optimizer, schedule and place in the data from the checkpoint, so what those depend on must be as it was."""
+    before, stage, _ = describe(resume)
+    if stage != job.stage:
+        raise BadInput(f"{resume}: a checkpoint of stage {stage} cannot be resumed in stage {job.stage}.")
+    theirs, ours = (_kept(config, job.stage) for config in (before, job.config))
+    if changed := [f"{field} was {theirs[field]} and is {ours[field]}" for field in ours if theirs[field] != ours[field]]:
+        raise BadInput(f"{resume}: cannot be resumed with other settings: {', '.join(changed)}. --init-from starts anew from its weights.")
+
+
+def _kept(config: RunConfig, stage: Stage) -> dict[str, Any]:
+    """What a stage's optimizer and losses depend on."""
+    may_change = MAY_CHANGE | (set() if config.overlap_loss in config.losses(stage) else ADDS_UP)
+    kept = config.stages[stage].model_dump(exclude=may_change) | {"seed": config.seed, "loss": config.loss(stage)}
+    kept |= {"lora_r": config.lora_r} if "lora" in RECIPES[stage].optional else {}
+    return kept | ({name: getattr(config, name) for name in OVERLAP_OPTIONS} if config.overlap_loss in config.losses(stage) else {})
+
+
+class Restore(Watcher):
+    """Optimizer, loss scale and random numbers, once Lightning has made them."""
+
+    def __init__(self, checkpoint: dict[str, Any]) -> None:
+        self.checkpoint = checkpoint
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, StageModule)
+        restore(trainer, pl_module, self.checkpoint)
