@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 
 from panollava import config as configs
 from panollava.config import EvaluateConfig, RunConfig, StageConfig, validated
-from panollava.errors import BadInput
+from panollava.errors import BadInput, OutOfMemory
 from panollava.presets import PRESETS
 
 app = typer.Typer(
@@ -32,7 +32,7 @@ app.add_typer(data_app, name="data")
 
 @contextmanager
 def exit_codes() -> Iterator[None]:
-    """Translate once, at the edge: 2 for what the user can mend, 75 for a training that was asked to stop."""
+    """Translate once, at the edge: 2 for what the user can mend, 1 for memory that ran out, 75 for a training that was asked to stop."""
     from panollava.training.stop import EXIT_STOPPED, Stopped
 
     try:
@@ -40,6 +40,9 @@ def exit_codes() -> Iterator[None]:
     except BadInput as error:
         print(f"panollava: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except OutOfMemory as error:
+        print(f"panollava: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
     except Stopped as stopped:
         print(f"panollava: stopped on request. {stopped}", file=sys.stderr)
         raise SystemExit(EXIT_STOPPED) from None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from panollava import rundir
 from panollava.config import RunConfig
-from panollava.errors import BadInput
+from panollava.errors import BadInput, OutOfMemory
 from panollava.stages import Stage
 from panollava.training import ranks
 from panollava.training.stop import Stopped, StopRequest
@@ -139,7 +139,7 @@ def _log_file(config: RunConfig, stage: Stage | None, *, wanted: bool = True) ->
     log.info("log file %s", path)
     try:
         yield
-    except (BadInput, Stopped) as error:
+    except (BadInput, OutOfMemory, Stopped) as error:
         log.error("%s", str(error) or "stopped on request")
         raise
     except Exception:

@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from panollava import rundir
-from panollava.errors import BadInput
+from panollava.errors import BadInput, OutOfMemory
 from panollava.events import EVENTS_FILE, EventWriter, Say, Silence, StageEvent
 from panollava.hf.describe import self_description
 from panollava.model.lora import merge_adapters
@@ -24,9 +24,10 @@ from panollava.training.health import HealthWatch
 from panollava.training.job import StageJob, Voice
 from panollava.training.memory import fix_algorithms, recompute_activations
 from panollava.training.module import StageModule
+from panollava.training.out_of_memory import told
 from panollava.training.position import STATE, Position
 from panollava.training.recording import Recorder
-from panollava.training.resuming import Restore, check_same_settings
+from panollava.training.resuming import Restore, as_it_went, check_same_settings
 from panollava.training.saving import Saver
 from panollava.training.splits import Splits, check_prompts
 from panollava.training.stop import Stopped, StopRequest
@@ -41,15 +42,20 @@ NOISE = (".*does not have many workers.*", ".*in eval mode at the start.*", ".*L
 
 
 def train_stage(job: StageJob, stop: StopRequest) -> Path:
-    """Train to the end and return the best checkpoint. Raises BadInput, Stopped (after saving), Diverged."""
+    """Train to the end and return the best checkpoint. Raises BadInput, Stopped (after saving), OutOfMemory, Diverged."""
     events = _open_events(job)
     try:
         events.write(_beginning(job))
-        best = _Fit(job, stop, events).run()
+        with told(job.config, job.stage, "rest"):
+            best = _Fit(as_it_went(job), stop, events).run()
         events.write(StageEvent(name=job.stage, status="succeeded", best=str(best.relative_to(job.directory))))
         return best
     except Stopped as stopped:
         events.write(StageEvent(name=job.stage, status="stopped", step=stopped.step, reason="stop_requested", detail=str(stopped)))
+        raise
+    except OutOfMemory as error:
+        word = StageEvent(name=job.stage, status="failed", step=error.step, reason="out_of_memory", detail=str(error), suggestion=error.suggestion)
+        events.write(word)
         raise
     except BaseException as error:
         reason = "bad_input" if isinstance(error, BadInput) else type(error).__name__
@@ -101,6 +107,7 @@ class _Fit:
         samples = data.Samples(train.split, by_row=self.recipe.needs_text)
         plan = data.Plan(len(samples), settings.batch_size, settings.epochs, config.seed, settings.max_steps, drop_last=not self.recipe.needs_text)
         module = StageModule(built, config, self.stage, plan.steps)
+        module.auto_batch.warn = self.voice.warn
         self.saver = Saver(self.job.directory, self.position, built.architecture, self.events, self.stop, plan.steps_per_epoch)
         self._load(built, module, resumed)
         train, valid = splits.encoded(train), splits.encoded(valid)
@@ -184,10 +191,10 @@ class _Fit:
         validation = data.Samples(valid.split, by_row=self.recipe.needs_text)
         batches = list(data.fixed_batches(len(validation), self.settings.batch_size, 1 if self.recipe.needs_text else 4))
         batches, module.own_validation_batches = steps.validation_share(batches)
-        share = steps.share(train, self.settings.batch_size, self.settings.accumulation)
         module.val_dataloader = lambda: data.loader(validation, valid, batches, self.config.num_workers)  # type: ignore[method-assign]
 
         def train_dataloader() -> DataLoader[Any]:
+            share = steps.share(train, module.settings.batch_size, module.settings.accumulation)
             return data.loader(samples, share, plan.batches(self.position.epoch, self.position.batch), self.config.num_workers)
 
         module.train_dataloader = train_dataloader  # type: ignore[method-assign]
@@ -203,7 +210,9 @@ class _Fit:
     def _save_final(self, built: Built, module: StageModule) -> None:
         path = self.job.directory / rundir.FINAL
         merge_adapters(built.model)
-        metadata = final_metadata(self.config, self.stage, built.architecture) | self_description(built, self.config, self.stage)
+        metadata = final_metadata(module.config, self.stage, built.architecture) | self_description(built, module.config, self.stage)
         save_final(built.model, path, metadata)
         self.saver.add_note(path, module, "final", module.validation)
         log.info("wrote %s; best is %s", path, self.position.best_file)
+        if self.config.auto_batch:
+            self.voice.say(f"auto_batch: ended with accumulation {module.settings.accumulation} (micro-batches of {module.settings.micro_batch})")

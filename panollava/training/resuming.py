@@ -1,5 +1,6 @@
 """Going on from a checkpoint of the same stage: only with the settings it was written with, and with everything as it was."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,21 @@ MAY_CHANGE = {"epochs", "max_steps", "save_every_steps", "save_every_minutes", "
 ADDS_UP = {"accumulation"}
 """May change besides where the gradients of micro-batches add up to the whole batch's: not those of an overlap loss."""
 OVERLAP_OPTIONS = ("vicreg_inv", "vicreg_var", "vicreg_cov", "densecl_temperature", "expander_width")
+
+
+def as_it_went(job: StageJob) -> StageJob:
+    """The job with the accumulation to which auto_batch had come in the checkpoint it goes on from, said among its warnings."""
+    if job.resume is None or not job.config.auto_batch:
+        return job
+    before, stage, _ = describe(job.resume)
+    theirs = before.stages[stage].accumulation
+    if stage != job.stage or theirs <= job.settings.accumulation:
+        return job
+    ours, config = job.settings.accumulation, job.config.with_accumulation(stage, theirs)
+    now = f"accumulation {theirs} (micro-batches of {config.stages[stage].micro_batch})"
+    return replace(
+        job, config=config, warnings=(*job.warnings, f"going on with {now}, to which auto_batch had come; without auto_batch it is {ours}.")
+    )
 
 
 def check_same_settings(job: StageJob, resume: Path) -> None:

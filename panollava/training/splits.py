@@ -17,6 +17,7 @@ from panollava.training import data, ranks
 from panollava.training.devices import precision_of
 from panollava.training.features import encode_missing, features_of
 from panollava.training.job import StageJob, Voice
+from panollava.training.out_of_memory import told
 from panollava.views import Cutter
 
 log = logging.getLogger("panollava")
@@ -101,7 +102,8 @@ class Splits:
         device, panoramas = torch.device("cuda" if torch.cuda.is_available() else "cpu"), split.panoramas
         recipe = views_recipe(panoramas.cutter, panoramas.reading)
         features = features_of(built.model, room, recipe, split.index.pictures, precision_of(config).precision, device)
-        encode_missing(features, built.model, split.index.used_images, panoramas.__getitem__, device, self.on_image)
+        with told(config, self.job.stage, "features"):
+            encode_missing(features, built.model, split.index.used_images, panoramas.__getitem__, device, self.on_image)
         if room.is_full:
             self.voice.warn(
                 f"{room.root} is full: cache_gb is {config.cache_gb:g}, or the disk has no more room. The rest is computed in every epoch."

@@ -17,6 +17,7 @@ MEMORY = "out of memory"
 WORDS = {
     "worker_lost": _("It was lost with its worker"),
     "bad_input": _("It refused its input"),
+    "out_of_memory": _("It ran out of memory"),
     "OutOfMemoryError": _("It ran out of memory"),
     "Diverged": _("The training diverged"),
     "no_result": _("It left no result behind"),
@@ -31,6 +32,7 @@ WORDS = {
 HINTS = {
     "worker_lost": _("Look whether the worker's machine has enough memory and stays awake; its log says more. Resuming starts to count anew."),
     "bad_input": _("Mend what the message names and resume; if it is a setting, duplicate the run with another value."),
+    "out_of_memory": _("Duplicate the run with one of the settings that it names, or with auto_batch."),
     "OutOfMemoryError": _("Duplicate the run with a smaller batch_size, or with precision bf16; fewer views and shorter texts help too."),
     "Diverged": _("Duplicate the run with a smaller lr, a longer warm-up or a smaller grad_clip."),
     "no_result": _("The trainer said that it had succeeded, but its best checkpoint is missing or torn: look at the disk."),
@@ -55,7 +57,7 @@ class Ending:
 def explain(session: Session, job: Job, failed: bool) -> Ending:
     """For a job that has failed or was stopped."""
     reason = job.reason or ""
-    known = "OutOfMemoryError" if MEMORY in (job.detail or "").lower() else reason
+    known = "OutOfMemoryError" if MEMORY in (job.detail or "").lower() and reason != "out_of_memory" else reason
     first, _break, rest = (job.detail or "").partition("\n")
     line = _line(session, job, first) if failed else None
     return Ending(WORDS.get(known, reason), first or None, rest.strip() or None, HINTS.get(known), line)
