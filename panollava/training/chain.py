@@ -6,11 +6,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from panollava import rundir
+from panollava import ranks, rundir
 from panollava.config import RunConfig
 from panollava.errors import BadInput
 from panollava.stages import Stage
-from panollava.training import ranks
 from panollava.training.stop import Stopped, StopRequest
 
 log = logging.getLogger("panollava")

@@ -11,14 +11,14 @@ from typing import Any
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
-from panollava import rundir
+from panollava import ranks, rundir
 from panollava.errors import BadInput
 from panollava.events import EVENTS_FILE, EventWriter, Say, Silence, StageEvent
 from panollava.hf.describe import self_description
 from panollava.model.lora import merge_adapters
 from panollava.model.parts import Built, build
 from panollava.stages import Stage
-from panollava.training import data, examples, loggers, ranks, steps
+from panollava.training import data, examples, loggers, steps
 from panollava.training.devices import trainer_of
 from panollava.training.health import HealthWatch
 from panollava.training.job import StageJob, Voice

@@ -8,12 +8,13 @@ from typing import Literal
 
 import torch
 
+from panollava import ranks
 from panollava.data.cache import views_recipe
 from panollava.data.fingerprint import Fingerprint, changed, fingerprint, write_fingerprints
 from panollava.model.parts import Built
 from panollava.model.text import Prompter
 from panollava.stages import RECIPES
-from panollava.training import data, ranks
+from panollava.training import data
 from panollava.training.devices import precision_of
 from panollava.training.features import encode_missing, features_of
 from panollava.training.job import StageJob, Voice
