@@ -103,7 +103,7 @@ class Splits:
         recipe = views_recipe(panoramas.cutter, panoramas.reading)
         features = features_of(built.model, room, recipe, split.index.pictures, precision_of(config).precision, device)
         encode_missing(features, built.model, split.index.used_images, panoramas.__getitem__, device, self.on_image)
-        if room.is_full:
+        if any(ranks.anywhere(room.is_full)):  # all ranks have finished their part now
             self.voice.warn(
                 f"{room.root} is full: cache_gb is {config.cache_gb:g}, or the disk has no more room. The rest is computed in every epoch."
             )
