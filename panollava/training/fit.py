@@ -20,6 +20,7 @@ from panollava.model.parts import Built, build
 from panollava.stages import Stage
 from panollava.training import data, examples, loggers, steps
 from panollava.training.devices import trainer_of
+from panollava.training.fellows import Fellows, RankLost
 from panollava.training.health import HealthWatch
 from panollava.training.job import StageJob, Voice
 from panollava.training.memory import fix_algorithms, recompute_activations
@@ -40,23 +41,30 @@ NOISE = (".*does not have many workers.*", ".*in eval mode at the start.*", ".*L
 """Lightning's warnings that say nothing to whoever reads our log."""
 
 
-def train_stage(job: StageJob, stop: StopRequest) -> Path:
-    """Train to the end and return the best checkpoint. Raises BadInput, Stopped (after saving), Diverged."""
+def train_stage(job: StageJob, stop: StopRequest, fellows: Fellows | None = None) -> Path:
+    """Train to the end and return the best checkpoint. Raises BadInput, Stopped (after saving), Diverged, RankLost."""
     events = _open_events(job)
     try:
         events.write(_beginning(job))
-        best = _Fit(job, stop, events).run()
+        with (fellows or Fellows()).watched(lambda lost: _fail(job, events, lost)):
+            best = _Fit(job, stop, events).run()
         events.write(StageEvent(name=job.stage, status="succeeded", best=str(best.relative_to(job.directory))))
         return best
     except Stopped as stopped:
         events.write(StageEvent(name=job.stage, status="stopped", step=stopped.step, reason="stop_requested", detail=str(stopped)))
         raise
     except BaseException as error:
-        reason = "bad_input" if isinstance(error, BadInput) else type(error).__name__
-        events.write(StageEvent(name=job.stage, status="failed", reason=reason, detail=str(error) or repr(error)))
+        _fail(job, events, error)
         raise
     finally:
         events.close()
+
+
+def _fail(job: StageJob, events: Say, error: BaseException) -> None:
+    if isinstance(error, RankLost) and ranks.local() == 1:
+        events = EventWriter(job.directory / EVENTS_FILE)  # the first rank is no more, and the next speaks for it
+    reason = "bad_input" if isinstance(error, BadInput) else type(error).__name__
+    events.write(StageEvent(name=job.stage, status="failed", reason=reason, detail=str(error) or repr(error)))
 
 
 def _open_events(job: StageJob) -> Say:
@@ -128,7 +136,7 @@ class _Fit:
             check_same_settings(self.job, self.job.resume)
 
     def _on_image(self, done: int, total: int) -> None:
-        if self.stop:
+        if self.stop and ranks.is_first():  # another rank goes on to the first step, where all decide alike
             raise Stopped
         self.voice.images(done, total)
 
