@@ -6,11 +6,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from panollava import rundir
+from panollava import ranks, rundir
 from panollava.config import RunConfig
 from panollava.errors import BadInput, OutOfMemory
 from panollava.stages import Stage
-from panollava.training import ranks
+from panollava.training.fellows import Fellows
 from panollava.training.stop import Stopped, StopRequest
 
 log = logging.getLogger("panollava")
@@ -39,24 +39,26 @@ def train_chain(config: RunConfig, *, resume: str | None, stage_dir: Path | None
         if not csv.is_file():
             raise BadInput(f"{csv}: there is no such file. Name your data with --data-dir, or with --csv-train and --csv-val.")
     best = Path(config.init_from) if config.init_from else None
-    with _only_the_first_speaks(), _log_file(config, None if len(config.stage) > 1 else config.stage[0]):
+    with _only_the_first_speaks(), _log_file(config, None if len(config.stage) > 1 else config.stage[0]), Fellows() as fellows:
         for stage in config.stage:
             directory = stage_dir or rundir.stage_dir(config.output_dir, config.name, stage)
             start = _start(directory, stage, resume if resume == "auto" or stage == config.stage[0] else None, best, fall_back)
             stop = StopRequest(directory)
-            best = start.finished or _train(config, stage, directory, start, stop, several=len(config.stage) > 1)
+            best = start.finished or _train(config, stage, directory, start, stop, fellows)
             if stage != config.stage[-1] and any(ranks.anywhere(bool(stop))):
                 raise Stopped(f"Stage {stage} is finished and the next was not begun.")
 
 
-def _train(config: RunConfig, stage: Stage, directory: Path, start: Start, stop: StopRequest, *, several: bool) -> Path:
+def _train(config: RunConfig, stage: Stage, directory: Path, start: Start, stop: StopRequest, fellows: Fellows) -> Path:
     rundir.make_directory(directory, "--output-dir")
     stop.listen()
+    fellows.start(config.devices if config.num_nodes == 1 else 1)
     from panollava.training.fit import train_stage  # torch arrives here: what can be refused has been refused, and a stop is heard
     from panollava.training.job import StageJob
 
+    several = len(config.stage) > 1
     with _log_file(config, stage if several else None, wanted=several):
-        return train_stage(StageJob(config, stage, directory, start.init_from, start.resume, start.warnings), stop)
+        return train_stage(StageJob(config, stage, directory, start.init_from, start.resume, start.warnings), stop, fellows)
 
 
 def _start(directory: Path, stage: Stage, resume: str | None, best: Path | None, fall_back: bool) -> Start:
@@ -122,7 +124,12 @@ def _only_the_first_speaks() -> Iterator[None]:
     logging.getLogger().setLevel(logging.ERROR)
     log.setLevel(logging.ERROR)
     with suppress(Stopped):
-        yield
+        try:
+            yield
+        except BadInput:
+            if ranks.launched_by_torchrun():  # what is wrong on this machine may be right on the first's
+                raise
+            raise SystemExit(2) from None
 
 
 @contextmanager

@@ -9,9 +9,9 @@ import torch
 from pytorch_lightning.plugins.precision import MixedPrecision, Precision
 from pytorch_lightning.strategies import DDPStrategy
 
+from panollava import ranks
 from panollava.config import RunConfig
 from panollava.errors import BadInput
-from panollava.training import ranks
 from panollava.training.files import WholeFiles
 
 

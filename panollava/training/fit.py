@@ -11,15 +11,16 @@ from typing import Any
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
-from panollava import rundir
+from panollava import ranks, rundir
 from panollava.errors import BadInput, OutOfMemory
 from panollava.events import EVENTS_FILE, EventWriter, Say, Silence, StageEvent
 from panollava.hf.describe import self_description
 from panollava.model.lora import merge_adapters
 from panollava.model.parts import Built, build
 from panollava.stages import Stage
-from panollava.training import data, examples, loggers, ranks, steps
+from panollava.training import data, examples, loggers, steps
 from panollava.training.devices import trainer_of
+from panollava.training.fellows import Fellows, RankLost
 from panollava.training.health import HealthWatch
 from panollava.training.job import StageJob, Voice
 from panollava.training.memory import fix_algorithms, recompute_activations
@@ -37,32 +38,37 @@ log = logging.getLogger("panollava")
 
 UNTRAINED_LR = 1e-4
 """Below this a new bridge hardly learns: others train theirs at 1e-3 to 5e-3."""
+REASONS: dict[type[BaseException], str] = {BadInput: "bad_input", OutOfMemory: "out_of_memory"}
+"""Of a failure, where it is known by more than the name of its exception."""
 NOISE = (".*does not have many workers.*", ".*in eval mode at the start.*", ".*LeafSpec.*", ".*broadcast_buffers.*deprecated.*")
 """Lightning's warnings that say nothing to whoever reads our log."""
 
 
-def train_stage(job: StageJob, stop: StopRequest) -> Path:
-    """Train to the end and return the best checkpoint. Raises BadInput, Stopped (after saving), OutOfMemory, Diverged."""
+def train_stage(job: StageJob, stop: StopRequest, fellows: Fellows | None = None) -> Path:
+    """Train to the end and return the best checkpoint. Raises BadInput, Stopped (after saving), OutOfMemory, Diverged, RankLost."""
     events = _open_events(job)
     try:
         events.write(_beginning(job))
-        with told(job.config, job.stage, "rest"):
+        with (fellows or Fellows()).watched(lambda lost: _fail(job, events, lost)), told(job.config, job.stage, "rest"):
             best = _Fit(as_it_went(job), stop, events).run()
         events.write(StageEvent(name=job.stage, status="succeeded", best=str(best.relative_to(job.directory))))
         return best
     except Stopped as stopped:
         events.write(StageEvent(name=job.stage, status="stopped", step=stopped.step, reason="stop_requested", detail=str(stopped)))
         raise
-    except OutOfMemory as error:
-        word = StageEvent(name=job.stage, status="failed", step=error.step, reason="out_of_memory", detail=str(error), suggestion=error.suggestion)
-        events.write(word)
-        raise
     except BaseException as error:
-        reason = "bad_input" if isinstance(error, BadInput) else type(error).__name__
-        events.write(StageEvent(name=job.stage, status="failed", reason=reason, detail=str(error) or repr(error)))
+        _fail(job, events, error)
         raise
     finally:
         events.close()
+
+
+def _fail(job: StageJob, events: Say, error: BaseException) -> None:
+    if isinstance(error, RankLost) and ranks.local() == 1:
+        events = EventWriter(job.directory / EVENTS_FILE)  # the first rank is no more, and the next speaks for it
+    step, suggestion = (error.step, error.suggestion) if isinstance(error, OutOfMemory) else (0, None)
+    reason = REASONS.get(type(error), type(error).__name__)
+    events.write(StageEvent(name=job.stage, status="failed", step=step, reason=reason, detail=str(error) or repr(error), suggestion=suggestion))
 
 
 def _open_events(job: StageJob) -> Say:
@@ -135,7 +141,7 @@ class _Fit:
             check_same_settings(self.job, self.job.resume)
 
     def _on_image(self, done: int, total: int) -> None:
-        if self.stop:
+        if self.stop and ranks.is_first():  # another rank goes on to the first step, where all decide alike
             raise Stopped
         self.voice.images(done, total)
 

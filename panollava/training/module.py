@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from panollava import ranks
 from panollava.config import RunConfig, StageConfig
 from panollava.losses import LOSSES
 from panollava.losses.expander import expander
@@ -19,7 +20,6 @@ from panollava.losses.ranks import fingerprints, gathered
 from panollava.model.panollava import Batch, freeze, set_modes
 from panollava.model.parts import Built
 from panollava.stages import RECIPES, Stage
-from panollava.training import ranks
 from panollava.training.auto_batch import AutoBatch
 from panollava.training.examine import Examination
 from panollava.training.optimizer import adamw, set_rates, share_of_peak

@@ -8,7 +8,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from panollava.training import ranks
+from panollava import ranks
 from panollava.training.module import StageModule
 
 STATE = "panollava"

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from panollava import rundir
+from panollava import ranks, rundir
 from panollava.events import CheckpointRemoved, CheckpointSaved, Note, Say
 from panollava.rundir import CheckpointNote, Kind
-from panollava.training import ranks
 from panollava.training.module import StageModule
 from panollava.training.position import STATE, Position, state_of
 from panollava.training.stop import Stopped, StopRequest

@@ -8,12 +8,13 @@ from typing import Literal
 
 import torch
 
+from panollava import ranks
 from panollava.data.cache import views_recipe
 from panollava.data.fingerprint import Fingerprint, changed, fingerprint, write_fingerprints
 from panollava.model.parts import Built
 from panollava.model.text import Prompter
 from panollava.stages import RECIPES
-from panollava.training import data, ranks
+from panollava.training import data
 from panollava.training.devices import precision_of
 from panollava.training.features import encode_missing, features_of
 from panollava.training.job import StageJob, Voice
@@ -104,7 +105,7 @@ class Splits:
         features = features_of(built.model, room, recipe, split.index.pictures, precision_of(config).precision, device)
         with told(config, self.job.stage, "features"):
             encode_missing(features, built.model, split.index.used_images, panoramas.__getitem__, device, self.on_image)
-        if room.is_full:
+        if any(ranks.anywhere(room.is_full)):  # all ranks have finished their part now
             self.voice.warn(
                 f"{room.root} is full: cache_gb is {config.cache_gb:g}, or the disk has no more room. The rest is computed in every epoch."
             )

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
+from panollava import ranks
 from panollava.model.panollava import Batch
 from panollava.model.text import IGNORE
-from panollava.training import ranks
 
 Pairs = list[tuple[int, int]]
 

@@ -11,6 +11,7 @@ from types import FrameType
 
 from panollava.events import SAVE_FILE, STOP_FILE
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 EXIT_STOPPED = 75
 """Exit status of a training or evaluation that was asked to stop (EX_TEMPFAIL: ask again and it goes on)."""
 
@@ -31,8 +32,9 @@ class StopRequest:
 
     def listen(self) -> None:
         """Take over SIGTERM and Ctrl-C. Called again after Lightning has put its own handlers in place."""
-        signal.signal(signal.SIGTERM, self._on_signal)
-        signal.signal(signal.SIGINT, self._on_signal)
+        for each in SIGNALS:
+            signal.signal(each, self._on_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # those that a rank was started with: what came before now is heard
 
     def _on_signal(self, signum: int, _: FrameType | None) -> None:
         if signum == signal.SIGINT and self._signalled:
