@@ -19,6 +19,7 @@ WORDS = {
     "bad_input": _("It refused its input"),
     "OutOfMemoryError": _("It ran out of memory"),
     "Diverged": _("The training diverged"),
+    "RankLost": _("One of its processes ended"),
     "no_result": _("It left no result behind"),
     "no_outcome": _("It ended without saying how"),
     "exit_code": _("The trainer crashed"),
@@ -33,6 +34,9 @@ HINTS = {
     "bad_input": _("Mend what the message names and resume; if it is a setting, duplicate the run with another value."),
     "OutOfMemoryError": _("Duplicate the run with a smaller batch_size, or with precision bf16; fewer views and shorter texts help too."),
     "Diverged": _("Duplicate the run with a smaller lr, a longer warm-up or a smaller grad_clip."),
+    "RankLost": _(
+        "Look into the log for what it said; killed without a word, most often the machine itself ran out of memory: use fewer num_workers."
+    ),
     "no_result": _("The trainer said that it had succeeded, but its best checkpoint is missing or torn: look at the disk."),
     "signal": _("Most often the machine itself ran out of memory: use fewer num_workers or a smaller batch_size."),
     "infrastructure": _("This is not the run's own fault: a full disk or a defect of ours. Resume when it is mended."),
