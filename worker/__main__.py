@@ -97,7 +97,8 @@ def _every(seconds: float, action: Callable[[], None], leaving: Event) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m worker", description="Take jobs and train, one at a time on all of this worker's devices.")
-    parser.add_argument("--devices", type=_devices, help="CUDA devices it owns, such as 0,1, or cpu; all of this machine if not given.")
+    help = "CUDA devices it owns, such as 0,1, or cpu; all of this machine if not given. With cpu,cpu a run shares the CPU between two processes."
+    parser.add_argument("--devices", type=_devices, help=help)
     parser.add_argument("--name", help="Name of the worker; made of the host and its devices if not given.")
     options = parser.parse_args()
     options.devices = options.devices or all_devices()
@@ -107,8 +108,8 @@ def _options() -> argparse.Namespace:
 
 def _devices(text: str) -> list[str]:
     devices = [part.strip() for part in text.split(",")]
-    if devices != ["cpu"] and (not all(part.isdigit() for part in devices) or len(set(devices)) < len(devices)):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither cpu nor different CUDA devices such as 0,1")
+    if set(devices) != {"cpu"} and (not all(part.isdigit() for part in devices) or len(set(devices)) < len(devices)):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither cpu, once or more, nor different CUDA devices such as 0,1")
     return devices
 
 

@@ -92,9 +92,8 @@ def test_when_the_first_rank_is_killed_the_other_ends(config: RunConfig, tmp_pat
 
 def test_each_rank_encodes_its_part_of_the_panoramas_once_and_a_full_cache_changes_no_loss(config: RunConfig, tmp_path: Path) -> None:
     def encoded(name: str, **changes: object) -> tuple[dict[int, float], list[int], RunConfig]:
-        asked = shared(config, tmp_path / name, Stage.finetune, max_steps=2).model_copy(
-            update={"cache_dir": str(tmp_path / name / "cache"), **changes}
-        )
+        cache = {"cache_dir": str(tmp_path / name / "cache"), **changes}
+        asked = shared(config, tmp_path / name, Stage.finetune, max_steps=2).model_copy(update=cache)
         notes = [tmp_path / name / f"encoded-{rank}" for rank in (0, 1)]
         assert train(asked, *(Event(rank, "patches", "note", file=file) for rank, file in enumerate(notes))) == [0, 0]
         return metrics(asked, "train_loss"), [sum(map(int, file.read_text().split())) if file.exists() else 0 for file in notes], asked

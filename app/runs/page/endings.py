@@ -20,6 +20,7 @@ WORDS = {
     "out_of_memory": _("It ran out of memory"),
     "OutOfMemoryError": _("It ran out of memory"),
     "Diverged": _("The training diverged"),
+    "RankLost": _("One of its processes ended"),
     "no_result": _("It left no result behind"),
     "no_outcome": _("It ended without saying how"),
     "exit_code": _("The trainer crashed"),
@@ -35,6 +36,9 @@ HINTS = {
     "out_of_memory": _("Duplicate the run with one of the settings that it names, or with auto_batch."),
     "OutOfMemoryError": _("Duplicate the run with a smaller batch_size, or with precision bf16; fewer views and shorter texts help too."),
     "Diverged": _("Duplicate the run with a smaller lr, a longer warm-up or a smaller grad_clip."),
+    "RankLost": _(
+        "Look into the log for what it said; killed without a word, most often the machine itself ran out of memory: use fewer num_workers."
+    ),
     "no_result": _("The trainer said that it had succeeded, but its best checkpoint is missing or torn: look at the disk."),
     "signal": _("Most often the machine itself ran out of memory: use fewer num_workers or a smaller batch_size."),
     "infrastructure": _("This is not the run's own fault: a full disk or a defect of ours. Resume when it is mended."),
