@@ -42,7 +42,7 @@ def train_chain(config: RunConfig, *, resume: str | None, stage_dir: Path | None
     with _only_the_first_speaks(), _log_file(config, None if len(config.stage) > 1 else config.stage[0]), Fellows() as fellows:
         for stage in config.stage:
             directory = stage_dir or rundir.stage_dir(config.output_dir, config.name, stage)
-            start = _start(directory, stage, resume if resume == "auto" or stage == config.stage[0] else None, best, fall_back)
+            start = _start(config, directory, stage, resume if resume == "auto" or stage == config.stage[0] else None, best, fall_back)
             stop = StopRequest(directory)
             best = start.finished or _train(config, stage, directory, start, stop, fellows)
             if stage != config.stage[-1] and any(ranks.anywhere(bool(stop))):
@@ -61,11 +61,11 @@ def _train(config: RunConfig, stage: Stage, directory: Path, start: Start, stop:
         return train_stage(StageJob(config, stage, directory, start.init_from, start.resume, start.warnings), stop, fellows)
 
 
-def _start(directory: Path, stage: Stage, resume: str | None, best: Path | None, fall_back: bool) -> Start:
+def _start(config: RunConfig, directory: Path, stage: Stage, resume: str | None, best: Path | None, fall_back: bool) -> Start:
     checkpoints = directory / rundir.CHECKPOINTS
     if resume == "auto":
         if (directory / rundir.FINAL).exists():
-            log.info("stage %s is finished already: %s", stage, directory)
+            _say_finished(config, stage, directory)
             return Start(finished=checkpoints / rundir.BEST)
         last, told = _last_good(checkpoints)
         return Start(resume=last, warnings=told) if last else Start(init_from=best, warnings=told)
@@ -87,6 +87,15 @@ def _start(directory: Path, stage: Stage, resume: str | None, best: Path | None,
     log.info("--resume %s: a checkpoint of stage %s, so stage %s starts from its weights", path, theirs, stage)
     _refuse_to_overwrite(directory)
     return Start(init_from=path, warnings=told)
+
+
+def _say_finished(config: RunConfig, stage: Stage, directory: Path) -> None:
+    """A finished stage is left as it is. What it was trained with and what is asked for now may differ, and that is said."""
+    log.info("stage %s is finished already: %s", stage, directory)
+    theirs = rundir.read_note(directory / rundir.FINAL).config["stages"][stage]
+    ours = config.stages[stage].model_dump(mode="json")
+    if changed := [f"{field} was {theirs[field]} and is {ours[field]}" for field in ours if field in theirs and theirs[field] != ours[field]]:
+        log.warning("%s. To train on with that: --resume %s", ", ".join(changed), directory / rundir.CHECKPOINTS / rundir.LAST)
 
 
 def _whole(path: Path, fall_back: bool) -> tuple[Path, tuple[str, ...]]:

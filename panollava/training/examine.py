@@ -22,10 +22,18 @@ class Examination:
         self.pairs = pairs
         self._seen: dict[int, tuple[Tensor, Tensor]] = {}
 
+    @property
+    def is_full(self) -> bool:
+        return len(self._seen) >= self._most
+
+    @property
+    def _most(self) -> int:
+        return max(1, PANORAMAS // ranks.count())
+
     @torch.no_grad()
     def add(self, pixels: Tensor, grid: Tensor) -> None:
         """Patch features [U, V, G, G, D] of panoramas uint8 [U, V, S, S, 3]."""
-        if not (room := max(1, PANORAMAS // ranks.count()) - len(self._seen)):
+        if not (room := self._most - len(self._seen)):
             return
         keys = fingerprints(pixels).tolist()
         new = [place for place, key in enumerate(keys) if key not in self._seen][:room]

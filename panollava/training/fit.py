@@ -24,11 +24,11 @@ from panollava.training.fellows import Fellows, RankLost
 from panollava.training.health import HealthWatch
 from panollava.training.job import StageJob, Voice
 from panollava.training.memory import fix_algorithms, recompute_activations
-from panollava.training.module import StageModule
+from panollava.training.module import Diverged, StageModule
 from panollava.training.out_of_memory import told
 from panollava.training.position import STATE, Position
 from panollava.training.recording import Recorder
-from panollava.training.resuming import Restore, as_it_went, check_same_settings
+from panollava.training.resuming import Restore, as_it_went, check_not_past, check_same_settings, other_views
 from panollava.training.saving import Saver
 from panollava.training.splits import Splits, check_prompts
 from panollava.training.stop import Stopped, StopRequest
@@ -39,7 +39,7 @@ log = logging.getLogger("panollava")
 UNTRAINED_LR = 1e-4
 """Below this a new bridge hardly learns: others train theirs at 1e-3 to 5e-3."""
 REASONS: dict[type[BaseException], str] = {BadInput: "bad_input", OutOfMemory: "out_of_memory"}
-"""Of a failure, where it is known by more than the name of its exception."""
+"""Of failures that are known by more than the name of their exception."""
 NOISE = (".*does not have many workers.*", ".*in eval mode at the start.*", ".*LeafSpec.*", ".*broadcast_buffers.*deprecated.*")
 """Lightning's warnings that say nothing to whoever reads our log."""
 
@@ -67,7 +67,7 @@ def _fail(job: StageJob, events: Say, error: BaseException) -> None:
     if isinstance(error, RankLost) and ranks.local() == 1:
         events = EventWriter(job.directory / EVENTS_FILE)  # the first rank is no more, and the next speaks for it
     step, suggestion = (error.step, error.suggestion) if isinstance(error, OutOfMemory) else (0, None)
-    reason = REASONS.get(type(error), type(error).__name__)
+    reason = next((name for kind, name in REASONS.items() if isinstance(error, kind)), type(error).__name__)
     events.write(StageEvent(name=job.stage, status="failed", step=step, reason=reason, detail=str(error) or repr(error), suggestion=suggestion))
 
 
@@ -150,6 +150,7 @@ class _Fit:
             assert self.job.resume is not None
             report = load_state(module, self.job.resume, resumed["state_dict"], self.stage)
             module.step = resumed[STATE]["step"]
+            check_not_past(self.job.resume, module.step, module.steps)
             self.position.restore(resumed[STATE]["position"])
             self.watch.resume(resumed)
             self.saver.bring_best(self.job.resume.parent)
@@ -157,7 +158,9 @@ class _Fit:
             return
         stage = None
         if self.job.init_from:
-            stage = describe(self.job.init_from)[1]
+            theirs, stage, _ = describe(self.job.init_from)
+            if other := other_views(theirs, self.config):
+                self.voice.warn(f"{self.job.init_from} has learned from other views: {other}.")
             self.voice.say(f"weights from {self.job.init_from}: {load_weights(built.model, self.job.init_from, stage)}")
         self._warn_of_untrained_bridge(stage)
 
@@ -206,12 +209,20 @@ class _Fit:
         module.train_dataloader = train_dataloader  # type: ignore[method-assign]
         if resumed is not None:
             trainer.callbacks.append(Restore(resumed))  # type: ignore[attr-defined]
-            if self.position.epoch < plan.planned_epochs and not plan.batches(self.position.epoch, self.position.batch):
+            if not self._has_left(plan) and not self.position.is_validated and self.position.batch:
                 self.saver.resumed = resumed
                 trainer.validate(module, verbose=False)  # it was stopped between an epoch's last step and the end of its validation
-        trainer.fit_loop.max_epochs = 0 if self.position.is_over else plan.planned_epochs - self.position.epoch
-        if trainer.fit_loop.max_epochs:
+        if self._has_left(plan) and not self.position.is_over:
+            trainer.fit_loop.max_epochs = plan.planned_epochs - self.position.epoch
             trainer.fit(module)
+        if module.step != plan.steps and not self.position.is_over:
+            raise RuntimeError(f"The stage has {plan.steps} steps and ended after {module.step}.")
+        if module.left_out == module.step:
+            raise Diverged(f"The loss or gradient was finite in none of {module.step} steps. Try a lower learning rate, or fp32.")
+
+    def _has_left(self, plan: data.Plan) -> bool:
+        """Whether steps are left in the epoch at hand."""
+        return self.position.epoch < plan.planned_epochs and bool(plan.batches(self.position.epoch, self.position.batch))
 
     def _save_final(self, built: Built, module: StageModule) -> None:
         path = self.job.directory / rundir.FINAL

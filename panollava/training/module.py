@@ -58,6 +58,8 @@ class StageModule(pl.LightningModule):
         self.not_finite = 0
         """Steps in a row that were left out."""
         self._examination = Examination(self.pairs)
+        self.left_out = 0
+        """Steps that were not taken, because their loss or gradient was not finite."""
         self.without_overlap = 0
         """Steps that had too few panoramas for the overlap loss."""
         recipe = RECIPES[stage]
@@ -202,6 +204,9 @@ class StageModule(pl.LightningModule):
         """Whether the step may be taken; too many in a row that may not end the training. Raises Diverged."""
         wrong = next((what for what, name in (("loss", "train_loss"), ("gradient", "grad_norm")) if not math.isfinite(self.values[name])), None)
         self.not_finite = self.not_finite + 1 if wrong else 0
+        self.left_out += wrong is not None
+        if self.left_out:
+            self.values["left_out"] = self.left_out
         if self.not_finite >= PATIENCE:
             raise Diverged(f"The {wrong} was not finite in {PATIENCE} steps in a row, up to step {self.step}. Try a lower learning rate, or fp32.")
         return wrong is None

@@ -45,7 +45,7 @@ class Saver(Watcher):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         module = _ours(pl_module)
-        self.position.batch += 1
+        self.position.step()
         stop, asked, due = ranks.anywhere(bool(self.stop), self.stop.wants_save(), self._is_due(module))
         if stop:
             self._leave(trainer, module)
@@ -76,7 +76,8 @@ class Saver(Watcher):
         module = _ours(pl_module)
         loss = module.validation["val_loss"]
         name = f"epoch={self.position.epoch:02d}-val_loss={loss:.3f}.ckpt"
-        better = self.position.end_epoch(name, loss, module.settings.patience)
+        is_whole = self.position.batch == self.steps_per_epoch
+        better = self.position.end_epoch(name, loss, module.settings.patience, is_whole=is_whole)
         saved = self.save(trainer, module, name, "epoch", module.validation)
         if better:
             self._alias(saved, rundir.BEST, "best")

@@ -11,6 +11,7 @@ import torch
 from panollava import ranks
 from panollava.data.cache import views_recipe
 from panollava.data.fingerprint import Fingerprint, changed, fingerprint, write_fingerprints
+from panollava.errors import BadInput
 from panollava.model.parts import Built
 from panollava.model.text import Prompter
 from panollava.stages import RECIPES
@@ -84,14 +85,16 @@ class Splits:
             self.voice.warn(f"{names}: {cut:,} of {len(split.index.rows):,} samples are cut to max_text_length {prompter.max_text_length}.")
 
     def _say_what_data(self, splits: Mapping[Name, data.Split]) -> None:
-        """Keep what the run learns from, and warn where a training that is continued has learned from something else so far."""
+        """Keep what the run learns from. Raises BadInput where a training that is continued has learned from something else so far."""
         job = self.job
         prints: dict[str, Fingerprint] = {name: fingerprint(job.config.csvs(name), split.index) for name, split in splits.items()}
         for name, each in prints.items():
             self.voice.note(f"{name}: {each}")
-        if job.resume:
-            for name in changed(job.resume.parent.parent, prints):
-                self.voice.warn(f"{name}: tables or images are not those that {job.resume} has learned from; the order of samples may differ.")
+        if job.resume and (other := changed(job.resume.parent.parent, prints)):
+            raise BadInput(
+                f"{job.resume}: cannot be resumed with other data: tables or images of {' and '.join(other)} are not those that it has learned from. "
+                "--init-from starts anew from its weights."
+            )
         if ranks.is_first():
             write_fingerprints(job.directory, prints)
 
