@@ -13,23 +13,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from panollava import rundir
 from panollava.config import EvaluateConfig
-from panollava.errors import BadInput
 from panollava.evaluation.answer import Answer, Answerer, load
 from panollava.evaluation.conditions import Shown, conditions
 from panollava.evaluation.halving import Batches
 from panollava.evaluation.kept import KeptAnswers
 from panollava.evaluation.questions import Question, chance_level, direction_words, grounding_of, read_questions
-from panollava.events import EVENTS_FILE, EventWriter, Note, Progress, StageEvent
+from panollava.events import EventWriter, Note, Progress
 from panollava.metrics.captions import Prediction, read_predictions
 from panollava.metrics.report import METRICS_FILE, PREDICTIONS_FILE, report
 from panollava.training.data import access, load_split
 from panollava.training.stop import Stopped, StopRequest
+from panollava.training.telling import told
 from panollava.training.weights import describe
 
 log = logging.getLogger("panollava")
@@ -46,20 +44,8 @@ def evaluate(config: EvaluateConfig) -> Path:
     rundir.make_directory(directory, "--output-dir")
     stop = StopRequest(directory)
     stop.listen()
-    events = EventWriter(directory / EVENTS_FILE)
-    try:
-        events.write(StageEvent(name="evaluate", status="started"))
+    with told(directory, "evaluate") as events:
         _Evaluation(config, directory, stop, events).run()
-        events.write(StageEvent(name="evaluate", status="succeeded"))
-    except Stopped as stopped:
-        events.write(StageEvent(name="evaluate", status="stopped", reason="stop_requested", detail=str(stopped)))
-        raise
-    except BaseException as error:
-        reason = "bad_input" if isinstance(error, BadInput) else type(error).__name__
-        events.write(StageEvent(name="evaluate", status="failed", reason=reason, detail=str(error) or repr(error)))
-        raise
-    finally:
-        events.close()
     return directory
 
 
@@ -119,11 +105,7 @@ class _Evaluation:
         left = [question for question in shown.questions if (shown.condition, question.url, question.query) not in kept.done]
         log.info("asking %d questions, shown: %s", len(left), shown.condition)
         images = sorted({question.image for question in left})
-
-        def encode(group: Sequence[int]) -> Tensor:
-            return shown.answerer.encode(torch.from_numpy(np.stack([shown.views(image) for image in group])))
-
-        for group, tokens in self.panoramas(images, encode):
+        for group, tokens in self.panoramas(images, shown.encode):
             for answers in self._answers(shown, left, group, tokens):
                 kept.add(answers)
                 self._progress(len(answers))
