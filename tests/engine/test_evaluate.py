@@ -19,6 +19,7 @@ from panollava.evaluation.answer import Answer, Answerer, load
 from panollava.evaluation.ask import ask
 from panollava.evaluation.evaluate import evaluate
 from panollava.evaluation.questions import Question, swapped, turned
+from panollava.metrics.compare import compare_directories
 from panollava.model.panollava import PanoLlava
 from panollava.stages import Stage
 from panollava.training.fit import train_stage
@@ -266,6 +267,50 @@ def test_answers_of_other_settings_are_not_kept(checkpoint: Path, demo_data: Pat
     with answering(Spy(answerer)) as spy:
         evaluate(asking(checkpoint, demo_data, tmp_path, max_new_tokens=3))
     assert sum(map(len, spy.asked)) == len(predictions(tmp_path))
+
+
+@pytest.fixture
+def own_data(demo_data: Path, tmp_path: Path) -> Path:
+    """The questions and panoramas of the test split, to be changed."""
+    own = tmp_path / "own"
+    own.mkdir()
+    for name in ("test.csv", "test.truth.jsonl", "grounding.json", "train.csv", "train.truth.jsonl"):
+        (own / name).write_bytes((demo_data / name).read_bytes())
+    (own / "images").mkdir()
+    for image in (demo_data / "images").glob("test_*.jpg"):
+        (own / "images" / image.name).write_bytes(image.read_bytes())
+    return own
+
+
+def test_answers_of_other_images_are_not_kept_and_not_compared(checkpoint: Path, own_data: Path, tmp_path: Path, answerer: Answerer) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    evaluate(asking(checkpoint, own_data, first))
+    with answering(Spy(answerer, breaks_after=2)), pytest.raises(KeyboardInterrupt):
+        evaluate(asking(checkpoint, own_data, second, batch_size=4))
+    image, other = sorted((own_data / "images").iterdir())[:2]
+    image.write_bytes(other.read_bytes())
+    with answering(Spy(answerer)) as spy:
+        evaluate(asking(checkpoint, own_data, second))
+    assert sum(map(len, spy.asked)) == len(predictions(second)), "all of them again"
+    before, after = (json.loads((directory / "metrics.json").read_text()) for directory in (first, second))
+    assert before["csv"] == after["csv"] and before["data"]["sha256"] != after["data"]["sha256"]
+    with pytest.raises(BadInput, match=f"were asked of other images in .* the file of images/{image.name}"):
+        compare_directories([first, second])
+
+
+def test_answers_that_do_not_say_of_which_images_are_kept_with_a_warning(
+    checkpoint: Path, demo_data: Path, tmp_path: Path, answerer: Answerer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a version left them that did not look at the images."""
+    with answering(Spy(answerer, breaks_after=2)), pytest.raises(KeyboardInterrupt):
+        evaluate(asking(checkpoint, demo_data, tmp_path, batch_size=4))
+    noted = json.loads((tmp_path / "evaluation.json").read_text())
+    del noted["data_sha256"]
+    (tmp_path / "evaluation.json").write_text(json.dumps(noted, indent=1))
+    with answering(Spy(answerer)) as spy:
+        evaluate(asking(checkpoint, demo_data, tmp_path))
+    assert sum(map(len, spy.asked)) == len(predictions(tmp_path)) - 8
+    assert "does not say of which images its answers are" in caplog.text
 
 
 def test_answers_that_a_power_cut_has_spoiled_are_asked_again(checkpoint: Path, demo_data: Path, tmp_path: Path, answerer: Answerer) -> None:
