@@ -256,7 +256,7 @@ def test_an_export_that_fails_leaves_nothing(trained: Trained, tmp_path: Path, m
 def told(directory: Path) -> list[tuple[str, str | None]]:
     """How an export says that it began and ended."""
     lines = [json.loads(line) for line in (directory / "events.jsonl").read_text().splitlines()]
-    return [(each["status"], each["reason"]) for each in lines]
+    return [(each["status"], each.get("reason")) for each in lines]
 
 
 def test_an_export_for_a_worker_tells_how_it_ends(trained: Trained, tmp_path: Path) -> None:
