@@ -53,7 +53,7 @@ def test_one_that_was_stopped_or_failed_says_why_and_can_be_asked_for_again(hous
     assert "Stopped" in card(house, checkpoint) and "stop_requested" in card(house, checkpoint)
     press(house, checkpoint)
     house.claim().end(JobStatus.succeeded)
-    assert "Failed" in card(house, checkpoint) and "no_result: The export left no" in card(house, checkpoint)
+    assert "Failed" in card(house, checkpoint) and "<b>no_result</b>: The export left no" in card(house, checkpoint)
     assert "Export again" in card(house, checkpoint)
     assert house.browser.post(f"/checkpoints/{checkpoint.id}/export/stop").status_code == 409
 

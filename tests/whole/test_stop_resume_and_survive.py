@@ -116,7 +116,7 @@ def test_the_next_stage_starts_by_itself_from_the_best_checkpoint_and_the_last_i
         assert after["init_checkpoint"] == paths[before["best_checkpoint_id"]]
     export = f"/checkpoints/{stages[-1]['best_checkpoint_id']}/export"
     client.post(export, {})
-    wait_for(lambda: client.get(export)["status"] in ("succeeded", "failed"), "the export")
+    wait_for(lambda: client.get(export)["status"] in ("succeeded", "failed"), "the export", 180)
     exported = client.get(export)
     assert exported["status"] == "succeeded", exported["detail"]
     directory = Path(exported["directory"])
