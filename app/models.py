@@ -44,6 +44,7 @@ class JobKind(StrEnum):
     train = "train"
     evaluate = "evaluate"
     generate = "generate"
+    export = "export"
 
 
 class JobStatus(StrEnum):
@@ -125,6 +126,7 @@ class Job(SQLModel, table=True):
     run_id: int | None = Field(default=None, foreign_key="run.id", index=True, ondelete="CASCADE")
     stage_id: int | None = Field(default=None, foreign_key="stage.id", index=True, ondelete="CASCADE")
     evaluation_id: int | None = Field(default=None, foreign_key="evaluation.id", index=True, ondelete="CASCADE")
+    export_id: int | None = Field(default=None, foreign_key="export.id", index=True, ondelete="CASCADE")
     status: JobStatus = _choice(JobStatus, default=JobStatus.queued)
     attempt: int = 0
     max_attempts: int = 3
@@ -232,6 +234,23 @@ class Evaluation(SQLModel, table=True):
     metrics: dict[str, Any] | None = _json(default=None, nullable=True)
     request_key: str | None = Field(default=None, unique=True, description="As a run's.")
     request_hash: str
+    created_at: datetime = _time()
+    created_by: str
+
+
+class Export(SQLModel, table=True):
+    """A checkpoint as a directory that transformers loads. One for each file, whatever its names; its status is its newest job's."""
+
+    __table_args__ = (UniqueConstraint("stage_id", "step", "sha256"), NEVER_AGAIN)
+
+    id: int = _id()
+    run_id: int = Field(foreign_key="run.id", index=True, ondelete="CASCADE")
+    stage_id: int = Field(foreign_key="stage.id", ondelete="CASCADE")
+    step: int
+    sha256: str
+    checkpoint_id: int | None = _checkpoint(index=True)
+    path: str = Field(description="Of the checkpoint's file, under the name that lasts longest.")
+    directory: str | None = Field(default=None, description="Where the successful attempt left it.")
     created_at: datetime = _time()
     created_by: str
 

@@ -210,6 +210,8 @@ def compare(
             print(comparison.model_dump_json(indent=1))
         else:
             print_table(rows(comparison))
+            for warning in comparison.warnings:
+                print(f"panollava: {warning}", file=sys.stderr)
 
 
 @app.command()
@@ -231,12 +233,18 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of stage resampler or finetune.")],
     directory: Annotated[Path, typer.Argument(help="A new directory, or an empty one.")],
     evaluation: Annotated[Path | None, typer.Option(help="An evaluation of this checkpoint; its metrics go into the model card.")] = None,
+    job_dir: Annotated[Path | None, typer.Option(help="Where to tell how it ends, in events.jsonl, and to look for a stop file.")] = None,
 ) -> None:
     """Write a checkpoint as a directory that transformers loads: from_pretrained, and pipeline("image-text-to-text")."""
     with exit_codes():
-        from panollava.hf.export import export
+        if job_dir is None:
+            from panollava.hf.export import export
 
-        print(export(checkpoint, directory, evaluation))
+            print(export(checkpoint, directory, evaluation))
+        else:
+            from panollava.hf.job import export_job
+
+            print(export_job(checkpoint, directory, evaluation, job_dir))
 
 
 @data_app.command("check")

@@ -82,7 +82,7 @@ class StageEvent(_Event):
     """A turn in the life of the work itself. The last one of a file is its outcome; an exit code alone is never trusted."""
 
     type: Literal["stage"] = "stage"
-    name: str = Field(description="vision, resampler, finetune, evaluate or generate.")
+    name: str = Field(description="vision, resampler, finetune, evaluate, export or generate.")
     status: Literal["started", "resumed", "succeeded", "stopped", "failed"]
     step: int = 0
     best: str | None = Field(None, description="Best checkpoint, relative to the stage directory.")

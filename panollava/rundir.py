@@ -75,13 +75,21 @@ def log_path(log_dir: str | Path, stage: Stage | None, now: datetime) -> Path:
     return Path(log_dir) / f"{name}_{now:%Y%m%d_%H%M%S}.log"
 
 
-def make_directory(path: Path, flag: str) -> None:
-    """Make a directory if need be. Raises BadInput naming the flag of another one where nothing can be written."""
+def make_directory(path: Path, flag: str = "") -> None:
+    """Make a directory if need be. Raises BadInput where nothing can be written, naming the flag of another one if there is one."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         TemporaryFile(dir=path).close()
     except OSError as error:
-        raise BadInput(f"{path}: cannot be written ({error.strerror}); name another directory with {flag}.") from None
+        other = f"another directory with {flag}" if flag else "another directory"
+        raise BadInput(f"{path}: cannot be written ({error.strerror}); name {other}.") from None
+
+
+def check_replaceable(directory: Path) -> None:
+    """Whether a directory that appears whole can take this place; makes its parents. Raises BadInput where nothing can be written."""
+    make_directory(directory.parent)
+    if directory.is_dir():
+        make_directory(directory)
 
 
 def write_whole(path: Path, data: str | bytes) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from sqlmodel import Session
 
-from app.models import Attempt, Evaluation, Job, JobKind, Run, StageRun
+from app.checkpoints.exports import MODEL
+from app.models import Attempt, Evaluation, Export, Job, JobKind, Run, StageRun
 from panollava import rundir
 from panollava.config import EvaluateConfig, RunConfig
 from panollava.metrics.report import GROWING_FILE
@@ -14,7 +15,7 @@ CONFIG_FILE = "job.json"
 
 
 def prepare(session: Session, job: Job, attempt: Attempt) -> list[str]:
-    """Write the attempt's job.json; the trainer's arguments. Raises KeyError for a kind of job that no trainer does."""
+    """The trainer's arguments; settings are written to the attempt's job.json. Raises KeyError for a kind of job that no trainer does."""
     return ARGUMENTS[job.kind](session, job, Path(attempt.directory))
 
 
@@ -40,4 +41,10 @@ def _evaluate(session: Session, job: Job, directory: Path) -> list[str]:
     return [*arguments, "--resume", str(left[-1].parent)] if left else arguments
 
 
-ARGUMENTS: dict[JobKind, Callable[[Session, Job, Path], list[str]]] = {JobKind.train: _train, JobKind.evaluate: _evaluate}
+def _export(session: Session, job: Job, directory: Path) -> list[str]:
+    return ["export", session.get_one(Export, job.export_id).path, str(directory / MODEL), "--job-dir", str(directory)]
+
+
+ARGUMENTS: dict[JobKind, Callable[[Session, Job, Path], list[str]]] = {
+    JobKind.train: _train, JobKind.evaluate: _evaluate, JobKind.export: _export,
+}  # fmt: skip

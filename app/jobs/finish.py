@@ -1,4 +1,4 @@
-"""The end of an attempt and what it sets in motion: the next stage of a run, the figures of an evaluation."""
+"""The end of an attempt and what it sets in motion: the next stage of a run, the figures of an evaluation, an export that can be used."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,6 +7,7 @@ from pathlib import Path
 from sqlmodel import Session
 
 from app import db
+from app.checkpoints import exports
 from app.checkpoints import service as checkpoints
 from app.evaluations import service as evaluations
 from app.jobs import service as jobs
@@ -53,4 +54,6 @@ def _prepare(session: Session, job: Job, ended: Attempt, best: str | None, actor
     if job.kind is JobKind.train:
         return partial(runs.finish_stage, session, job, checkpoints.best(session, job, ended, best), actor)
     directory = Path(ended.directory)
+    if job.kind is JobKind.export:
+        return partial(exports.finish, session, job, exports.made(session, job, directory))
     return partial(evaluations.finish, session, job, evaluations.read_metrics(directory), directory)

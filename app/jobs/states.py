@@ -68,4 +68,4 @@ def _record(session: Session, job: Job, old: JobStatus | None, actor: str, reaso
     session.add(Transition(job_id=job.id, attempt=job.attempt, old=old, new=job.status, at=db.now(session), actor=actor, reason=reason))
     stage = session.get_one(StageRun, job.stage_id).stage if job.stage_id else None
     payload = {"job_id": job.id, "kind": job.kind, "status": job.status, "attempt": job.attempt, "stage": stage, "reason": reason}
-    db.emit(session, "job", payload | {"evaluation_id": job.evaluation_id}, run_id=job.run_id)
+    db.emit(session, "job", payload | {"evaluation_id": job.evaluation_id, "export_id": job.export_id}, run_id=job.run_id)

@@ -25,7 +25,9 @@ class EvaluateConfig(BaseModel):
     seed: int = Field(0, ge=0, description="Seed of the untrained resampler.")
     allow_remote: bool = Field(False, description="Download images whose url starts with http:// or https://, once each, into the cache directory.")
     cache: Literal["auto", "views", "off"] = Field(
-        "auto", description="Whether views are kept on disk for later runs; off: each panorama is decoded whenever it is shown."
+        "auto",
+        description="What is kept on disk for later runs: auto = views of panoramas, and what the vision encoder sees in them; views = views only; "
+        "off = nothing, so that each panorama is decoded whenever it is shown.",
     )
     cache_dir: str | None = Field(None, description="Where the cache lies, shared by all runs. Default ~/.cache/panollava.")
     cache_gb: float = Field(50.0, gt=0, description="Largest size of the cache; what was used longest ago is removed first.")

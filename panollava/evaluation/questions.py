@@ -28,6 +28,7 @@ class Question:
     template: str | None = None
     expect: dict[str, str] | None = None
     seam: bool | None = None
+    image_sha256: str | None = None
 
     @property
     def words(self) -> str:
@@ -37,7 +38,7 @@ class Question:
         return Prediction(
             url=self.url, query=self.query, references=list(self.references), prediction=text, condition=condition, asked=self.asked,
             truncated=truncated,
-            kind=self.kind, template=self.template, expect=self.expect, seam=self.seam,
+            kind=self.kind, template=self.template, expect=self.expect, seam=self.seam, image_sha256=self.image_sha256,
         )  # fmt: skip
 
 
@@ -55,7 +56,8 @@ def grouped(index: Index) -> list[Question]:
         key = (image, normalised(row.query))
         known = found.get(key)
         if known is None:
-            found[key] = Question(image, row.url, row.query, (row.annotation,))
+            picture = index.pictures[image]
+            found[key] = Question(image, row.url, row.query, (row.annotation,), image_sha256=picture.sha256 if picture else None)
         else:
             found[key] = replace(known, references=(*known.references, row.annotation))
     return list(found.values())

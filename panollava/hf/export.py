@@ -1,10 +1,12 @@
 """A checkpoint as a directory that transformers loads by itself: adapters merged, processor, generation settings and a model card beside it."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from transformers import GenerationConfig
 
+from panollava import rundir
 from panollava.errors import BadInput
 from panollava.evaluation.answer import Answerer, load
 from panollava.hf.card import model_card
@@ -14,17 +16,22 @@ from panollava.hf.modeling import PanoLlavaForConditionalGeneration
 from panollava.hf.processing import PanoLlavaProcessor
 from panollava.model.language import ends
 from panollava.model.lora import merge_adapters
+from panollava.training.weights import describe
 
 MAX_NEW_TOKENS = 64
 """Longest answer where none is asked for, as `panollava generate` has it."""
 
 
-def export(checkpoint: Path, directory: Path, evaluation: Path | None = None) -> Path:
-    """The directory, whole or not at all. Raises BadInput for one that holds something, and for what is no checkpoint that answers."""
+def export(checkpoint: Path, directory: Path, evaluation: Path | None = None, between: Callable[[], None] = lambda: None) -> Path:
+    """The directory, whole or not at all. What `between` raises after a step ends it. Raises BadInput for a directory that holds something or
+    cannot be written, and for what is no checkpoint that answers."""
+    describe(checkpoint)  # a wrong path must not leave a directory behind
     directory = directory.resolve()
+    rundir.check_replaceable(directory)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise BadInput(f"{directory}: holds something already; name a new directory.")
     answerer = load(checkpoint)
+    between()
     merge_adapters(answerer.model)
     card = model_card(checkpoint, answerer, evaluation)
     part = directory.with_name(directory.name + ".part")
@@ -32,6 +39,7 @@ def export(checkpoint: Path, directory: Path, evaluation: Path | None = None) ->
     try:
         _write(answerer, part)
         (part / "README.md").write_text(card, encoding="utf-8")
+        between()
         part.replace(directory)
     finally:
         shutil.rmtree(part, ignore_errors=True)

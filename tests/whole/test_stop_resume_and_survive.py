@@ -105,7 +105,7 @@ def test_a_run_whose_worker_is_killed_says_so_and_continues_when_a_worker_starts
     assert ("lost", "queued") in moves
 
 
-def test_the_next_stage_starts_by_itself_from_the_best_checkpoint(client: Client, demo_data: Path) -> None:
+def test_the_next_stage_starts_by_itself_from_the_best_checkpoint_and_the_last_is_exported(client: Client, demo_data: Path) -> None:
     short = {"max_steps": 2, "batch_size": 8}
     run = launch(client, demo_data, "all", vision=short, resampler=short, finetune=short)
     wait_for(lambda: client.get(run)["status"] in ("succeeded", "failed"), "the chain", 180)
@@ -114,3 +114,11 @@ def test_the_next_stage_starts_by_itself_from_the_best_checkpoint(client: Client
     paths = {each["id"]: each["path"] for each in client.get(f"{run}/checkpoints", limit=100)["items"]}
     for before, after in itertools.pairwise(stages):
         assert after["init_checkpoint"] == paths[before["best_checkpoint_id"]]
+    export = f"/checkpoints/{stages[-1]['best_checkpoint_id']}/export"
+    client.post(export, {})
+    wait_for(lambda: client.get(export)["status"] in ("succeeded", "failed"), "the export", 180)
+    exported = client.get(export)
+    assert exported["status"] == "succeeded", exported["detail"]
+    directory = Path(exported["directory"])
+    assert directory.is_relative_to(client.get(run)["directory"])
+    assert {"config.json", "model.safetensors", "README.md"} <= {path.name for path in directory.iterdir()}
