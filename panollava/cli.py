@@ -220,12 +220,13 @@ def generate(
     image: Annotated[Path, typer.Option(help="A panorama.")],
     query: Annotated[str, typer.Option(help="What to ask.")],
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 64,
+    allow_partial_pano: Annotated[bool, typer.Option(help="Take an image far from 2:1 for a part of a panorama.")] = False,
 ) -> None:
     """Ask a checkpoint one question about one panorama."""
     with exit_codes():
         from panollava.evaluation.ask import ask
 
-        print(ask(checkpoint, image, query, max_new_tokens))
+        print(ask(checkpoint, image, query, max_new_tokens, partial=allow_partial_pano))
 
 
 @app.command()
@@ -261,9 +262,12 @@ def check_data(
         from panollava.data.cache import open_room
         from panollava.data.check import check_table
         from panollava.data.remote import fetch_all
+        from panollava.events import Silence
+        from panollava.training.job import Voice
 
         fetch = partial(fetch_all, open_room(cache_dir, RunConfig().cache_gb)) if allow_remote else None
-        report = check_table(csv, image_root, partial=allow_partial_pano, fetch=fetch)
+        _log_to_console()
+        report = check_table(csv, image_root, on_progress=Voice(Silence()).images, partial=allow_partial_pano, fetch=fetch)
         print(report.model_dump_json(indent=1) if as_json else report)
         if report.errors:
             raise SystemExit(2)

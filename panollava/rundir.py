@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from panollava.errors import BadInput
 from panollava.stages import Stage
@@ -46,6 +46,20 @@ class Architecture(BaseModel):
     lora_targets: tuple[str, ...] | None = None
 
 
+class Trained(BaseModel):
+    """What one stage has done to some weights."""
+
+    model_config = ConfigDict(frozen=True)
+
+    stage: Stage
+    step: int
+    epoch: float
+    loss: str
+    batch_size: int
+    lr: float
+    lora_r: int = 0
+
+
 class CheckpointNote(BaseModel):
     """The `.json` beside a checkpoint: what a process without torch may know of it."""
 
@@ -62,6 +76,7 @@ class CheckpointNote(BaseModel):
     architecture: Architecture
     config: dict[str, Any]
     tensors: dict[str, list[int]]
+    history: tuple[Trained, ...] = Field((), description="The stages behind the weights, this one last; empty where it was not kept.")
 
 
 def stage_dir(output_dir: str | Path, name: str, stage: Stage) -> Path:

@@ -18,6 +18,7 @@ from torch import Tensor
 from panollava import rundir
 from panollava.config import EvaluateConfig
 from panollava.data.fingerprint import Fingerprint, fingerprint
+from panollava.data.index import Index
 from panollava.evaluation.answer import Answer, Answerer, load
 from panollava.evaluation.conditions import Shown, conditions
 from panollava.evaluation.halving import Batches
@@ -63,7 +64,7 @@ class _Evaluation:
         self.config, self.directory, self.stop, self.events = config, directory, stop, events
         self.panoramas = Batches(PANORAMAS_AT_ONCE, partial(self._on_halved, "panoramas"))
         self.questions = Batches(config.batch_size, partial(self._on_halved, "questions"))
-        self.done = self.total = self.steps = self.answered = 0
+        self.done = self.total = self.steps = self.answered = self.left_out = 0
         self.began = time.monotonic()
 
     def run(self) -> None:
@@ -71,8 +72,10 @@ class _Evaluation:
         settings = self._settings()
         answerer = load(Path(config.checkpoint))
         wanted = answerer.config.model_copy(update={name: getattr(config, name) for name in ("cache", "cache_dir", "cache_gb", "allow_remote")})
+        wanted = wanted.model_copy(update={"allow_partial_pano": wanted.allow_partial_pano or config.allow_partial_pano})
         reached = access(wanted, answerer.cutter, self._on_image)
-        split = load_split([csv], config.image_root, 0.0, answerer.cutter, self._on_image, access=reached)
+        split = load_split([csv], config.image_root, config.max_bad_frac, answerer.cutter, self._on_image, access=reached)
+        self._say_left_out(split.index)
         questions = read_questions(csv, split.index, config.limit)
         data = fingerprint([csv], split.index)
         settings[DATA] = data.sha256
@@ -83,6 +86,12 @@ class _Evaluation:
             kept.finish()
         rundir.write_whole(self.directory / METRICS_FILE, json.dumps(self._metrics(answerer, settings, data), indent=1))
         log.info("wrote %s", self.directory / METRICS_FILE)
+
+    def _say_left_out(self, index: Index) -> None:
+        self.left_out = len(index.bad)
+        for bad in index.bad:
+            log.warning("left out: %s", bad)
+            self.events.write(Note(level="warning", text=f"left out: {bad}"))
 
     def _settings(self) -> dict[str, Any]:
         """What the answers depend on. How many are given at once and where they go changes none of them."""
@@ -96,10 +105,11 @@ class _Evaluation:
         figures = grounding.figures if grounding else {}
         scores = report(read_predictions(self.directory / PREDICTIONS_FILE), figures, direction_words(csv))
         return scores.model_dump(mode="json") | {
-            "chance": chance_level(answerer.config.csvs("train")[0], csv, figures),
+            "chance": chance_level(answerer.config.csvs("train"), csv, figures),
             "checkpoint": {"path": str(checkpoint), "stage": str(answerer.stage), "sha256": settings["checkpoint_sha256"]},
             "csv": {"path": str(csv), "sha256": settings["csv_sha256"]},
             "data": data.model_dump(mode="json"),
+            "rows_left_out": self.left_out,
             "config": self.config.model_dump(mode="json"),
             "questions_at_once": self.questions.size,
         }

@@ -80,12 +80,12 @@ def direction_words(csv: Path) -> Sequence[str]:
     return grounding.turn if grounding else TURN
 
 
-def chance_level(train: Path, test: Path, figures: Figures) -> dict[str, float]:
-    """What the best constant answers of the training split score on the test split; empty where either has no ground truth."""
-    learned, asked = truth_path(train), truth_path(test)
-    if not (learned.exists() and asked.exists()):
+def chance_level(train: Sequence[Path], test: Path, figures: Figures) -> dict[str, float]:
+    """What the best constant answers of the training tables score on the test split; empty where any of them has no ground truth."""
+    learned, asked = [truth_path(csv) for csv in train], truth_path(test)
+    if not all(path.exists() for path in (*learned, asked)):
         return {}
-    return chance(read_truth(learned, figures), read_truth(asked, figures), figures)
+    return chance([line for path in learned for line in read_truth(path, figures)], read_truth(asked, figures), figures)
 
 
 def _with_truth(csv: Path, questions: list[Question]) -> list[Question]:

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from panollava import rundir
 from panollava.errors import BadInput
@@ -16,6 +16,7 @@ from panollava.hf.modeling import PanoLlavaForConditionalGeneration
 from panollava.hf.processing import PanoLlavaProcessor
 from panollava.model.language import ends
 from panollava.model.lora import merge_adapters
+from panollava.model.text import Prompter
 from panollava.training.weights import describe
 
 MAX_NEW_TOKENS = 64
@@ -55,4 +56,13 @@ def _write(answerer: Answerer, directory: Path) -> None:
     whole.generation_config = GenerationConfig(eos_token_id=stop, pad_token_id=prompter.pad, max_new_tokens=MAX_NEW_TOKENS)
     whole.save_pretrained(directory)
     layout = {name: getattr(run, name) for name in LAYOUT}
-    PanoLlavaProcessor(prompter.tokenizer, layout, image_seq_length=config.image_seq_length, **sizes).save_pretrained(directory)
+    sizes |= {"image_seq_length": config.image_seq_length}
+    PanoLlavaProcessor(_padding(prompter), layout, **sizes, allow_partial_pano=run.allow_partial_pano).save_pretrained(directory)
+
+
+def _padding(prompter: Prompter) -> PreTrainedTokenizerBase:
+    """The tokenizer with a pad token, without which a pipeline takes no batch."""
+    tokenizer = prompter.tokenizer
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(prompter.pad)
+    return tokenizer

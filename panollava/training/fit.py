@@ -22,6 +22,7 @@ from panollava.training import data, examples, loggers, steps
 from panollava.training.devices import trainer_of
 from panollava.training.fellows import Fellows, RankLost
 from panollava.training.health import HealthWatch
+from panollava.training.history import before, history_entry
 from panollava.training.job import StageJob, Voice
 from panollava.training.memory import fix_algorithms, recompute_activations
 from panollava.training.module import Diverged, StageModule
@@ -115,6 +116,7 @@ class _Fit:
         module = StageModule(built, config, self.stage, plan.steps)
         module.auto_batch.warn = self.voice.warn
         self.saver = Saver(self.job.directory, self.position, built.architecture, self.events, self.stop, plan.steps_per_epoch)
+        self.saver.before = before(self.job)
         self._load(built, module, resumed)
         train, valid = splits.encoded(train), splits.encoded(valid)
         self._say_what_learns(module, plan)
@@ -214,6 +216,7 @@ class _Fit:
                 trainer.validate(module, verbose=False)  # it was stopped between an epoch's last step and the end of its validation
         if self._has_left(plan) and not self.position.is_over:
             trainer.fit_loop.max_epochs = plan.planned_epochs - self.position.epoch
+            module.train()  # encoders come out of from_pretrained in evaluation mode, and Lightning leaves modes as they are
             trainer.fit(module)
         if module.step != plan.steps and not self.position.is_over:
             raise RuntimeError(f"The stage has {plan.steps} steps and ended after {module.step}.")
@@ -228,6 +231,7 @@ class _Fit:
         path = self.job.directory / rundir.FINAL
         merge_adapters(built.model)
         metadata = final_metadata(module.config, self.stage, built.architecture) | self_description(built, module.config, self.stage)
+        metadata |= history_entry(self.saver.history(module))
         save_final(built.model, path, metadata)
         self.saver.add_note(path, module, "final", module.validation)
         log.info("wrote %s; best is %s", path, self.position.best_file)

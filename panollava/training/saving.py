@@ -13,7 +13,8 @@ import pytorch_lightning as pl
 
 from panollava import ranks, rundir
 from panollava.events import CheckpointRemoved, CheckpointSaved, Note, Say
-from panollava.rundir import CheckpointNote, Kind
+from panollava.rundir import CheckpointNote, Kind, Trained
+from panollava.stages import RECIPES
 from panollava.training.module import StageModule
 from panollava.training.position import STATE, Position, state_of
 from panollava.training.stop import Stopped, StopRequest
@@ -35,6 +36,8 @@ class Saver(Watcher):
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         if ranks.is_first():
             rundir.clear_parts(self.checkpoints)
+        self.before: tuple[Trained, ...] = ()
+        """The stages that the weights had been through when this one began."""
         self.resumed: dict[str, Any] | None = None
         """The checkpoint whose epoch is being validated before training goes on; there is no optimizer then to save anew."""
 
@@ -150,7 +153,17 @@ class Saver(Watcher):
             stage=module.stage, kind=kind, step=module.step, epoch=self._epochs(), metrics={k: v for k, v in metrics.items() if math.isfinite(v)},
             sha256=rundir.sha256(file), size=file.stat().st_size, created_at=rundir.now(), architecture=self.architecture,
             config=module.config.model_dump(mode="json"), tensors={k: list(v.shape) for k, v in tensors.items()},
+            history=self.history(module),
         )  # fmt: skip
+
+    def history(self, module: StageModule) -> tuple[Trained, ...]:
+        config, settings = module.config, module.settings
+        adapters = config.lora_r if "lora" in RECIPES[module.stage].optional else 0
+        this = Trained(
+            stage=module.stage, step=module.step, epoch=self._epochs(), loss=config.loss(module.stage), batch_size=settings.batch_size,
+            lr=settings.lr, lora_r=adapters,
+        )  # fmt: skip
+        return (*self.before, this)
 
     def add_note(self, path: Path, module: StageModule, kind: Kind, metrics: dict[str, float]) -> None:
         """The note beside a file that is whole already, and the event that tells of it."""

@@ -11,6 +11,7 @@ import torch
 from panollava import ranks
 from panollava.data.cache import views_recipe
 from panollava.data.fingerprint import Fingerprint, changed, fingerprint, write_fingerprints
+from panollava.data.images import ASPECT_ERROR, ASPECT_WARNING, off_aspect
 from panollava.errors import BadInput
 from panollava.model.parts import Built
 from panollava.model.text import Prompter
@@ -70,7 +71,18 @@ class Splits:
             self._warn_of_cuts(csvs, split, prompter)
         for bad in split.index.bad:
             self.voice.warn(f"left out: {bad}")
+        self._warn_of_aspect(csvs, split)
         return split
+
+    def _warn_of_aspect(self, csvs: Sequence[Path], split: data.Split) -> None:
+        pictures = [split.index.pictures[image] for image in split.index.used_images]
+        off = [each for each in pictures if each and ASPECT_WARNING < off_aspect(each.width, each.height) <= ASPECT_ERROR]
+        if off:
+            shown = f"{off[0].width} x {off[0].height}"
+            names = ", ".join(map(str, csvs))
+            self.voice.warn(
+                f"{names}: {len(off):,} of {len(pictures):,} images are not quite the 2:1 of a whole panorama, such as one of {shown} pixels."
+            )
 
     def _least_images(self, name: Name) -> int:
         """Statistics across images need four in a batch, and whole batches where they are shared out."""

@@ -282,6 +282,17 @@ def own_data(demo_data: Path, tmp_path: Path) -> Path:
     return own
 
 
+def test_rows_that_cannot_be_used_are_left_out_and_counted_where_allowed(checkpoint: Path, own_data: Path, tmp_path: Path) -> None:
+    gone = sorted((own_data / "images").iterdir())[0]
+    gone.unlink()
+    lost = sum(gone.name in line for line in (own_data / "test.csv").read_text().splitlines())
+    with pytest.raises(BadInput, match=r"rows cannot be used \(max_bad_frac is 0\)"):
+        evaluate(asking(checkpoint, own_data, tmp_path / "refused"))
+    directory = evaluate(asking(checkpoint, own_data, tmp_path / "e", max_bad_frac=0.5))
+    assert json.loads((directory / "metrics.json").read_text())["rows_left_out"] == lost
+    assert not any(gone.name in str(answer["url"]) for answer in predictions(directory))
+
+
 def test_answers_of_other_images_are_not_kept_and_not_compared(checkpoint: Path, own_data: Path, tmp_path: Path, answerer: Answerer) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     evaluate(asking(checkpoint, own_data, first))

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from typer.testing import CliRunner
 
+from panollava import rundir
 from panollava.cli import app
 from panollava.config import EvaluateConfig, RunConfig, merge, parse
 from panollava.errors import BadInput
@@ -307,7 +308,10 @@ def test_the_card_says_what_was_trained_on_what_and_how_well_it_does(trained: Tr
     card = (export(trained.best, tmp_path / "out", tmp_path / "e") / "README.md").read_text()
     assert "pipeline_tag: image-text-to-text" in card
     assert "train.csv: 160 rows, 40 panoramas, sha256 `abc`" in card
-    assert "| Stage finetune | autoregressive;" in card
+    step = rundir.read_note(trained.best).step
+    assert f"| Stage finetune | autoregressive; {step} steps of" in card
+    assert "with LoRA adapters of rank" in card
+    assert "Stage vision" not in card, "it was not trained"
     assert " to " in next(line for line in card.splitlines() if line.startswith("| cider |"))
     with pytest.raises(BadInput, match="an evaluation of another file"):
         export(trained.final, tmp_path / "other", tmp_path / "e")
