@@ -29,6 +29,7 @@ from panollava.events import EVENTS_FILE, EventWriter, Note, Progress, StageEven
 from panollava.metrics.captions import Prediction, read_predictions
 from panollava.metrics.report import METRICS_FILE, PREDICTIONS_FILE, report
 from panollava.training.data import access, load_split
+from panollava.training.devices import memory_held
 from panollava.training.stop import Stopped, StopRequest
 from panollava.training.weights import describe
 
@@ -52,7 +53,7 @@ def evaluate(config: EvaluateConfig) -> Path:
         _Evaluation(config, directory, stop, events).run()
         events.write(StageEvent(name="evaluate", status="succeeded"))
     except Stopped as stopped:
-        events.write(StageEvent(name="evaluate", status="stopped", reason="stop_requested", detail=str(stopped)))
+        events.write(StageEvent(name="evaluate", status="stopped", reason=stop.reason, detail=str(stopped)))
         raise
     except BaseException as error:
         reason = "bad_input" if isinstance(error, BadInput) else type(error).__name__
@@ -126,7 +127,7 @@ class _Evaluation:
         for group, tokens in self.panoramas(images, encode):
             for answers in self._answers(shown, left, group, tokens):
                 kept.add(answers)
-                self._progress(len(answers))
+                self._progress(len(answers), memory_held(shown.answerer.device))
 
     def _answers(self, shown: Shown, questions: Sequence[Question], group: Sequence[int], tokens: Tensor) -> Iterator[list[Prediction]]:
         """Batches of answers about a group of panoramas with their image tokens [U, N, L], the shortest prompts first."""
@@ -151,11 +152,11 @@ class _Evaluation:
         log.warning(text)
         self.events.write(Note(level="warning", text=text))
 
-    def _progress(self, answered: int) -> None:
+    def _progress(self, answered: int, memory: int | None) -> None:
         self.done, self.answered, self.steps = self.done + answered, self.answered + answered, self.steps + 1
         pace = (time.monotonic() - self.began) / self.answered
         left = pace * (self.total - self.done)
-        self.events.write(Progress(done=self.done, total=self.total, unit="answers", seconds_per_unit=pace, eta_seconds=left))
+        self.events.write(Progress(done=self.done, total=self.total, unit="answers", seconds_per_unit=pace, eta_seconds=left, device_memory=memory))
         if self.done == self.total or self.steps % 20 == 0:
             log.info("%d/%d answers, %s left", self.done, self.total, timedelta(seconds=round(left)))
         if self.stop:

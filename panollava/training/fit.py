@@ -49,7 +49,7 @@ def train_stage(job: StageJob, stop: StopRequest) -> Path:
         events.write(StageEvent(name=job.stage, status="succeeded", best=str(best.relative_to(job.directory))))
         return best
     except Stopped as stopped:
-        events.write(StageEvent(name=job.stage, status="stopped", step=stopped.step, reason="stop_requested", detail=str(stopped)))
+        events.write(StageEvent(name=job.stage, status="stopped", step=stopped.step, reason=stop.reason, detail=str(stopped)))
         raise
     except BaseException as error:
         reason = "bad_input" if isinstance(error, BadInput) else type(error).__name__
