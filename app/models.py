@@ -130,7 +130,7 @@ class Job(SQLModel, table=True):
     status: JobStatus = _choice(JobStatus, default=JobStatus.queued)
     attempt: int = 0
     max_attempts: int = 3
-    losses: int = Field(default=0, description="Attempts in a row that were lost with their worker before they had saved anything new.")
+    losses: int = Field(default=0, description="Attempts in a row that were lost before they had saved anything new.")
     devices: int = 1
     priority: int = 0
     directory: str = Field(description="Attempt N of the job writes below <directory>/attempt-N.")
@@ -159,7 +159,8 @@ class Attempt(SQLModel, table=True):
     directory: str
     pid: int | None = None
     pid_started: float | None = Field(default=None, description="When the kernel started that pid, so that a reused pid is not mistaken for it.")
-    boot_id: str | None = None
+    boot_id: str | None = Field(default=None, description="The boot of the machine on which it was claimed.")
+    devices: list[str] | None = _json(default=None, nullable=True, description="Those of its worker; None before they were written down.")
     resumed_step: int = Field(default=0, description="Optimizer step it continued from; 0 when it began at the start.")
     steps_per_epoch: float | None = Field(default=None, description="A step over this is its epoch. None until the trainer has told of one.")
     event_offset: int = Field(default=0, sa_type=BigInteger, description="Bytes of events.jsonl in the database.")

@@ -44,7 +44,7 @@ def exit_codes() -> Iterator[None]:
         print(f"panollava: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     except Stopped as stopped:
-        print(f"panollava: stopped on request. {stopped}", file=sys.stderr)
+        print(f"panollava: stopped. {stopped}", file=sys.stderr)
         raise SystemExit(EXIT_STOPPED) from None
 
 

@@ -1,4 +1,4 @@
-"""`python -m worker`: join the roster, clear up after workers that died, then take jobs at doorbells and sweeps until told to leave."""
+"""`python -m worker`: join the roster, go on with what workers that died left behind, then take jobs at doorbells and sweeps until told to leave."""
 
 import argparse
 import logging
@@ -54,7 +54,7 @@ def _work(work: Work) -> int:
     """Until a signal, and until the job at hand is saved and queued again. The exit status."""
     log.info("Worker %s takes jobs for %s.", work.member.name, ", ".join(work.member.devices))
     _every(HEARTBEAT_SECONDS, lambda: _beat(work), work.leaving)
-    patiently(work.recovery.others, work.leaving)  # before the first claim: an orphan may still hold our devices
+    patiently(work.recovery.others, work.leaving)
     _every(SWEEP_SECONDS, work.recovery.others, work.leaving)
     _every(SWEEP_SECONDS, work.take, work.leaving)
     _every(PRUNE_SECONDS, lambda: _prune(work), work.leaving)

@@ -24,7 +24,7 @@ def finish(
     session: Session, job_id: int, attempt: int, status: JobStatus, *,
     actor: str, reason: str, detail: str | None = None, best: str | None = None, exit_code: int | None = None,
 ) -> bool:  # fmt: skip
-    """The attempt has ended as `status`: succeeded, failed or stopped. False if it was fenced off; then nothing is written.
+    """The attempt has ended as `status`: succeeded, failed, stopped or lost. False if it was fenced off; then nothing is written.
 
     `best` is the best checkpoint of a stage, relative to the attempt's directory. Put the rest of the attempt's files into the database
     before this. A success that left no result behind is a failure, and says so. The caller commits, then rings.
@@ -35,6 +35,9 @@ def finish(
     ended = jobs.attempt_of(session, job)
     ended.exit_code, ended.ended_at = exit_code, db.now(session)
     session.add(ended)
+    detail = detail and detail.replace("\0", "\ufffd")  # PostgreSQL keeps no NUL
+    if status is JobStatus.lost:
+        return jobs.lose(session, job, actor, reason, detail)
     follow: Callable[[], None] | None = None
     if status is JobStatus.succeeded:
         try:
@@ -43,7 +46,7 @@ def finish(
             status, reason, detail = JobStatus.failed, "no_result", str(error)
     if status not in MOVES[job.status]:
         move_on(session, job, BETWEEN[status], actor, reason)
-    move_on(session, job, status, actor, reason, detail=detail and detail.replace("\0", "\ufffd"))  # PostgreSQL keeps no NUL
+    move_on(session, job, status, actor, reason, detail=detail)
     if follow:
         follow()
     return True

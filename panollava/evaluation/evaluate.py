@@ -28,6 +28,7 @@ from panollava.events import EventWriter, Note, Progress
 from panollava.metrics.captions import Prediction, read_predictions
 from panollava.metrics.report import METRICS_FILE, PREDICTIONS_FILE, report
 from panollava.training.data import access, load_split
+from panollava.training.devices import memory_held
 from panollava.training.stop import Stopped, StopRequest
 from panollava.training.telling import told
 from panollava.training.weights import describe
@@ -46,7 +47,7 @@ def evaluate(config: EvaluateConfig) -> Path:
     rundir.make_directory(directory, "--output-dir")
     stop = StopRequest(directory)
     stop.listen()
-    with told(directory, "evaluate") as events:
+    with told(directory, "evaluate", stop) as events:
         _Evaluation(config, directory, stop, events).run()
     return directory
 
@@ -122,7 +123,7 @@ class _Evaluation:
         for group, tokens in self.panoramas(images, shown.encode):
             for answers in self._answers(shown, left, group, tokens):
                 kept.add(answers)
-                self._progress(len(answers))
+                self._progress(len(answers), memory_held(shown.answerer.device))
 
     def _answers(self, shown: Shown, questions: Sequence[Question], group: Sequence[int], tokens: Tensor) -> Iterator[list[Prediction]]:
         """Batches of answers about a group of panoramas with their image tokens [U, N, L], the shortest prompts first."""
@@ -147,11 +148,11 @@ class _Evaluation:
         log.warning(text)
         self.events.write(Note(level="warning", text=text))
 
-    def _progress(self, answered: int) -> None:
+    def _progress(self, answered: int, memory: int | None) -> None:
         self.done, self.answered, self.steps = self.done + answered, self.answered + answered, self.steps + 1
         pace = (time.monotonic() - self.began) / self.answered
         left = pace * (self.total - self.done)
-        self.events.write(Progress(done=self.done, total=self.total, unit="answers", seconds_per_unit=pace, eta_seconds=left))
+        self.events.write(Progress(done=self.done, total=self.total, unit="answers", seconds_per_unit=pace, eta_seconds=left, device_memory=memory))
         if self.done == self.total or self.steps % 20 == 0:
             log.info("%d/%d answers, %s left", self.done, self.total, timedelta(seconds=round(left)))
         if self.stop:

@@ -10,7 +10,7 @@ def export_job(checkpoint: Path, directory: Path, evaluation: Path | None, job_d
     """`export`, with its events in `job_dir`. Raises Stopped, and then leaves nothing, and BadInput."""
     stop = StopRequest(job_dir)
     stop.listen()
-    with told(job_dir, "export"):
+    with told(job_dir, "export", stop):
         from panollava.hf.export import export  # takes seconds, in which a stop must be heard
 
         return export(checkpoint, directory, evaluation, between=lambda: _leave(stop))

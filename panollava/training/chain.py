@@ -156,7 +156,7 @@ def _log_file(config: RunConfig, stage: Stage | None, *, wanted: bool = True) ->
     try:
         yield
     except (BadInput, OutOfMemory, Stopped) as error:
-        log.error("%s", str(error) or "stopped on request")
+        log.error("%s", str(error) or "stopped")
         raise
     except Exception:
         log.exception("stopped by an error")

@@ -42,6 +42,11 @@ def _check_devices(config: RunConfig) -> None:
         raise BadInput(f"torchrun started {given} processes, and devices x num_nodes is {wanted}.")
 
 
+def memory_held(device: torch.device) -> int | None:
+    """Bytes that this process has taken from a GPU; None on a CPU, whose memory is the machine's."""
+    return torch.cuda.memory_reserved(device) if device.type == "cuda" else None
+
+
 def precision_of(config: RunConfig) -> Precision:
     """Weights stay fp32; what changes is the arithmetic of the forward pass."""
     device = "cuda" if torch.cuda.is_available() else "cpu"

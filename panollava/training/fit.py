@@ -55,7 +55,7 @@ def train_stage(job: StageJob, stop: StopRequest, fellows: Fellows | None = None
         events.write(StageEvent(name=job.stage, status="succeeded", best=str(best.relative_to(job.directory))))
         return best
     except Stopped as stopped:
-        events.write(StageEvent(name=job.stage, status="stopped", step=stopped.step, reason="stop_requested", detail=str(stopped)))
+        events.write(StageEvent(name=job.stage, status="stopped", step=stopped.step, reason=stop.reason, detail=str(stopped)))
         raise
     except BaseException as error:
         _fail(job, events, error)

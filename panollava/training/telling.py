@@ -6,11 +6,11 @@ from pathlib import Path
 
 from panollava.errors import BadInput
 from panollava.events import EVENTS_FILE, EventWriter, StageEvent
-from panollava.training.stop import Stopped
+from panollava.training.stop import Stopped, StopRequest
 
 
 @contextmanager
-def told(directory: Path, name: str) -> Iterator[EventWriter]:
+def told(directory: Path, name: str, stop: StopRequest) -> Iterator[EventWriter]:
     """The writer, for what else there is to tell. Whatever ends the work passes by, written down."""
     events = EventWriter(directory / EVENTS_FILE)
     try:
@@ -18,7 +18,7 @@ def told(directory: Path, name: str) -> Iterator[EventWriter]:
         yield events
         events.write(StageEvent(name=name, status="succeeded"))
     except Stopped as stopped:
-        events.write(StageEvent(name=name, status="stopped", reason="stop_requested", detail=str(stopped)))
+        events.write(StageEvent(name=name, status="stopped", reason=stop.reason, detail=str(stopped)))
         raise
     except BaseException as error:
         reason = "bad_input" if isinstance(error, BadInput) else type(error).__name__

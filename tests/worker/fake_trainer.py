@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from panollava import rundir
-from panollava.events import EVENTS_FILE, SAVE_FILE, STOP_FILE, CheckpointSaved, Event, EventWriter, Metric, Progress, StageEvent
+from panollava.events import EVENTS_FILE, CheckpointSaved, Event, EventWriter, Metric, Progress, StageEvent
 from panollava.stages import Stage
+from panollava.training.stop import EXIT_STOPPED, StopRequest
 
 SAVE_EVERY = 5
 DEFAULT_STEPS = 20
@@ -30,7 +31,9 @@ class Script:
     seconds_per_step: float = 0.0
     """In an attempt that does not resume; one that does has been waited for long enough."""
     heeds: bool = True
-    """Whether it looks for the stop file and SIGTERM."""
+    """Whether it looks for the stop file, SIGTERM and its lease."""
+    seconds_of_imports: float = 0.0
+    """Before it hears anything or says a word, in an attempt that does not resume."""
     ends_at: int | None = None
     """The step at which `end` happens, in an attempt that does not resume."""
     end: str = "succeed"
@@ -39,11 +42,14 @@ class Script:
 SCRIPTS = {
     "steady": Script(),
     "slow": Script(seconds_per_step=0.02),
+    "imports": Script(seconds_of_imports=3600),
     "hangs": Script(seconds_per_step=3600, heeds=False),
     "deaf": Script(seconds_per_step=0.02, heeds=False),
     "bad-input": Script(ends_at=0, end="bad_input"),
     "broken": Script(ends_at=7, end="raise"),
     "killed": Script(ends_at=7, end="sigkill"),
+    "dies": Script(ends_at=0, end="sigkill"),
+    "bus": Script(ends_at=7, end="sigbus"),
     "aborts": Script(ends_at=7, end="sigabrt"),
     "silent": Script(ends_at=7, end="exit_0"),
     "torn": Script(ends_at=7, end="torn_line"),
@@ -54,11 +60,8 @@ class Fake:
     def __init__(self, script: Script, directory: Path, stage: str, steps: int) -> None:
         self.script, self.directory, self.stage, self.steps = script, directory, stage, steps
         self.events = EventWriter(directory / EVENTS_FILE)
-        self.stop = False
-        signal.signal(signal.SIGTERM, self._terminate)
-
-    def _terminate(self, number: int, frame: Any) -> None:
-        self.stop = True
+        self.stop = StopRequest(directory)
+        self.stop.listen()
 
     def say(self, event: Event) -> None:
         self.events.write(event)
@@ -69,10 +72,10 @@ class Fake:
         for step in range(first, self.steps):
             if not resume and step == self.script.ends_at:
                 return ENDS[self.script.end](self)
-            if self.script.heeds and (self.stop or (self.directory / STOP_FILE).exists()):
+            if self.script.heeds and self.stop:
                 self.save("last.ckpt", "last", step, config)
-                self.say(StageEvent(name=self.stage, status="stopped", step=step))
-                return 75
+                self.say(StageEvent(name=self.stage, status="stopped", step=step, reason=self.stop.reason))
+                return EXIT_STOPPED
             self.one_step(step + 1, config)
             time.sleep(0 if resume else self.script.seconds_per_step)
         best = self.save(f"epoch=00-val_loss={1 / self.steps:.3f}.ckpt", "epoch", self.steps, config)
@@ -88,9 +91,8 @@ class Fake:
         print(f"step {step} of {self.steps}: loss {loss:.4f} – 360°")
         if step % (SAVE_EVERY if step <= 100 else 100) == 0:
             self.save(f"step={step:06d}.ckpt", "step", step, config)
-        if (self.directory / SAVE_FILE).exists():
+        if self.stop.wants_save():
             self.save("asked.ckpt", "step", step, config)
-            (self.directory / SAVE_FILE).unlink()
 
     def save(self, name: str, kind: rundir.Kind, step: int, config: dict[str, Any]) -> str:
         path = self.directory / rundir.CHECKPOINTS / name
@@ -142,6 +144,7 @@ ENDS = {
     "torn_line": Fake.torn_line,
     "exit_0": lambda fake: 0,
     "sigkill": lambda fake: die(signal.SIGKILL),
+    "sigbus": lambda fake: die(signal.SIGBUS),
     "sigabrt": lambda fake: die(signal.SIGABRT),
 }
 ARCHITECTURE = rundir.Architecture(
@@ -161,7 +164,9 @@ def main() -> int:
     if given.verb == "evaluate":
         return Fake(SCRIPTS["steady"], Path(given.output_dir), "evaluate", 0).evaluate()
     steps = config["stages"][given.stage]["max_steps"] or DEFAULT_STEPS
-    return Fake(SCRIPTS[config["name"]], Path(given.stage_dir), given.stage, steps).train(config, given.resume)
+    script = SCRIPTS[config["name"]]
+    time.sleep(0 if given.resume else script.seconds_of_imports)
+    return Fake(script, Path(given.stage_dir), given.stage, steps).train(config, given.resume)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ WORDS = {
     "no_outcome": _("It ended without saying how"),
     "exit_code": _("The trainer crashed"),
     "signal": _("The trainer was killed from outside"),
+    "abandoned": _("Its worker was gone for too long, so it saved and left"),
     "infrastructure": _("Its worker could not go on"),
     "killed": _("It was stopped"),
     "stopped": _("It was stopped"),
@@ -41,6 +42,7 @@ HINTS = {
     ),
     "no_result": _("The trainer said that it had succeeded, but its best checkpoint is missing or torn: look at the disk."),
     "signal": _("Most often the machine itself ran out of memory: use fewer num_workers or a smaller batch_size."),
+    "abandoned": _("Look why no worker with its devices was started again on its machine. Resuming starts to count anew."),
     "infrastructure": _("This is not the run's own fault: a full disk or a defect of ours. Resume when it is mended."),
 }
 
