@@ -84,7 +84,7 @@ def tally(session: Session, q: str = "") -> dict[Shown, int]:
 
 def standing(condition: ColumnElement[bool]) -> SelectOfScalar[Job]:
     """The jobs that runs stand at, among those that meet a condition. A run that waits stands at none."""
-    stood = _standings(more=[condition.label("meets")])
+    stood = _standings(col(Run.id).in_(select(Job.run_id).where(condition)), more=[condition.label("meets")])
     return select(Job).join(stood, stood.c.job_id == col(Job.id)).where(stood.c.meets)
 
 
