@@ -1,6 +1,7 @@
 """What a run's models look like, read from their config files alone: in a local directory, or in the hub's cache. Torch-free."""
 
 import json
+import os.path
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,6 +126,11 @@ def part(model_type: str, architectures: Iterable[str]) -> str | None:
     if model_type in ENCODERS:
         return "vision_model"
     return "language_model" if any(name.endswith("ForCausalLM") for name in architectures) else None
+
+
+def is_directory(model: str) -> bool:
+    """Whether a model's name means a directory of this machine: it reads like a path, or there is one of that name."""
+    return model.startswith(("/", ".", "~")) or os.path.isdir(model)
 
 
 def found(model: str, name: str) -> Path | None:
