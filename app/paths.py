@@ -1,6 +1,6 @@
 """Paths that users name. Each must lie below a directory that this installation opens to them, wherever its symbolic links lead."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,11 @@ def why_closed(settings: Settings, path: Path) -> str:
 def check_images(settings: Settings, rows: Sequence[Row], table: Path, image_root: str | None) -> None:
     """Raises Forbidden naming the rows whose image lies elsewhere. One that cannot be found is the trainer's to name, with all the others."""
     paths, _missing = locate(rows, table, Path(image_root) if image_root else None)
+    check_located(settings, table, rows, paths)
+
+
+def check_located(settings: Settings, table: Path, rows: Sequence[Row], paths: Mapping[str, Path]) -> None:
+    """The same once the files behind the urls are known."""
     closed = {url: reason for url, path in paths.items() if (reason := why_closed(settings, path))}
     wrong = [Problem(row.line, "url", row.url) for row in rows if row.url in closed]
     if wrong:

@@ -1,6 +1,7 @@
 """What a run's models look like, read from their config files alone: in a local directory, or in the hub's cache. Torch-free."""
 
 import json
+import os.path
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,16 +104,16 @@ def describe(config: RunConfig, vision: Json, processor: Json, language: Json) -
             **{option: getattr(config, option) for option in (resamplers.QUERIES, resamplers.LAYERS, resamplers.HEADS) if option in options},
         )  # fmt: skip
     except KeyError as error:
-        raise BadInput(f"language_model: {config.language_model}: its config.json does not say its {error}.") from None
+        raise _unfit("language_model", f"{config.language_model}: its config.json does not say its {error}.") from None
 
 
 def _tower(config: RunConfig, vision: Json, processor: Json) -> dict[str, Any]:
     """The vision encoder's config, with the side of the views that it is given: the run's, or else what its image processor makes."""
     kind = vision.get("model_type")
     if kind is None:
-        raise BadInput(f"vision_model: {config.vision_model}: its config.json does not say its 'model_type'.")
+        raise _unfit("vision_model", f"{config.vision_model}: its config.json does not say its 'model_type'.")
     if kind not in ENCODERS:
-        raise BadInput(f"vision_model: {config.vision_model} is of type {kind}, and the vision encoders are of {', '.join(ENCODERS)}.")
+        raise _unfit("vision_model", f"{config.vision_model} is of type {kind}, and the vision encoders are of {', '.join(ENCODERS)}.")
     tower = encoders.vision_config(vision)
     if config.view_size and config.view_size % tower["patch_size"]:
         patches = f"{config.vision_model}'s patches of {tower['patch_size']} pixels"
@@ -120,11 +121,20 @@ def _tower(config: RunConfig, vision: Json, processor: Json) -> dict[str, Any]:
     return tower | {"image_size": config.view_size or encoders.view_size(processor) or tower["image_size"]}
 
 
+def _unfit(field: str, why: str) -> BadInput:
+    return BadInput(f"{field}: {why}", [(field, why)])
+
+
 def part(model_type: str, architectures: Iterable[str]) -> str | None:
     """The setting that a model whose config.json has these names is one for; None if it can be no part of a run."""
     if model_type in ENCODERS:
         return "vision_model"
     return "language_model" if any(name.endswith("ForCausalLM") for name in architectures) else None
+
+
+def is_directory(model: str) -> bool:
+    """Whether a model's name means a directory of this machine: it reads like a path, or there is one of that name."""
+    return model.startswith(("/", ".", "~")) or os.path.isdir(model)
 
 
 def found(model: str, name: str) -> Path | None:

@@ -1,7 +1,11 @@
-"""All that speaks against a run, at once: settings, tables, models, text budget, and the checkpoint it starts from. Torch-free."""
+"""All that speaks against a run, at once: settings, tables, models, text budget, and the checkpoint it starts from. Torch-free.
 
-from collections.abc import Iterator, Sequence
+`panollava plan` asks here, and so does the manager, which has looked before at what of it users may name.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -13,12 +17,11 @@ from panollava.data.index import locate
 from panollava.data.table import Problem, Row, is_remote, listed, scan
 from panollava.errors import BadInput
 from panollava.preflight import Counts, shared_cells
-from panollava.stages import RECIPES, Stage
+from panollava.rundir import Architecture
+from panollava.stages import FEWEST, RECIPES
 from panollava.template import check_room
 
 MODELS = ("vision_model", "language_model")
-FEWEST = 4
-"""Panoramas below which an overlap loss has no statistics across images."""
 
 
 class Refusal(BaseModel):
@@ -28,92 +31,122 @@ class Refusal(BaseModel):
     message: str
 
 
-def text_refusals(config: RunConfig) -> Iterator[Refusal]:
-    """Stages whose text budget the language model's own turns eat up."""
-    seen = _Seen()
-    around = None
-    with seen.to("language_model"):
-        around = budget.around(config.language_model)
-    for stage in config.stage if around is not None else ():
-        if RECIPES[stage].needs_text:
-            with seen.to(f"stages.{stage}.max_text_length"):
-                check_room(config.stages[stage].max_text_length, around or 0)
-    yield from seen.refusals
+@dataclass(frozen=True)
+class Table:
+    """A table that was read, and the file behind each url that has one."""
 
-
-def cell_refusals(config: RunConfig, outline: Outline) -> Iterator[Refusal]:
-    """Views that overlap by less than a cell of the encoder's grid."""
-    grid = outline.architecture.image_size // outline.architecture.patch_size
-    if any(config.overlap_loss in config.losses(stage) for stage in config.stage) and not shared_cells(config, grid):
-        text = f"neighbours of these {config.views} views share no whole cell of a {grid} x {grid} grid; ask for more."
-        yield Refusal(field="overlap", message=text)
+    field: str
+    csv: Path
+    rows: Sequence[Row]
+    paths: Mapping[str, Path]
 
 
 class Examination:
-    """Looks at everything a run names, and keeps what it found: refusals, and what figures are made from."""
+    """Looks at everything a run names but the `closed` fields, and keeps what it found: refusals, and what figures are made from."""
 
-    def __init__(self, config: RunConfig, resume: str | None = None) -> None:
-        self.config, self._seen = config, _Seen()
+    def __init__(self, config: RunConfig, resume: str | None = None, *, closed: Collection[str] = (), may_fetch: bool = False) -> None:
+        """`may_fetch`: a model of the hub that is not on this machine is no refusal."""
+        self.config, self._closed, self._may_fetch = config, closed, may_fetch
+        self.refusals: list[Refusal] = []
         self.outline: Outline | None = None
         self.counts: Counts | None = None
-        with self._seen.to("stage"):
+        self.tables: list[Table] = []
+        self._architecture: Architecture | None = None
+        with self._at("stage"):
             config.check()
-        self.makes_sense = not self._seen.refusals
+        self.makes_sense = not self.refusals
         self._models()
-        for field, split in (("csv_train", "train"), ("csv_val", "valid")):
-            with self._seen.to(self._named(field)):
-                counts = self._tables(config.csvs("train" if split == "train" else "valid"))
-                self.counts = counts if split == "train" else self.counts
+        self.counts = self._split("csv_train", config.csvs("train"))
+        self._split("csv_val", config.csvs("valid"))
         self._images()
         for field, checkpoint in (("init_from", config.init_from), ("resume", None if resume == "auto" else resume)):
-            if checkpoint:
-                with self._seen.to(field):
-                    self._start(field, Path(checkpoint))
+            if checkpoint and field not in closed:
+                with self._at(field):
+                    self._start(Path(checkpoint))
 
-    @property
-    def refusals(self) -> list[Refusal]:
-        return self._seen.refusals
+    @contextmanager
+    def _at(self, field: str) -> Iterator[None]:
+        """Look at something; what is wrong with it is this field's, unless the error names its own."""
+        try:
+            yield
+        except BadInput as error:
+            name, _, why = str(error).partition(": ")
+            own = (name, why) if name in RunConfig.model_fields else (field, str(error))
+            self.refusals += [Refusal(field=name, message=why) for name, why in error.fields or [own]]
 
     def _named(self, field: str) -> str:
         return "data_dir" if self.config.data_dir and not getattr(self.config, field) else field
 
+    # Models
+
     def _models(self) -> None:
         for field in MODELS:
-            name = getattr(self.config, field)
-            if architecture.found(name, "config.json") is None:
-                where = "there is no such directory with a config.json, and it is not in the hub's cache"
-                self.refusals.append(Refusal(field=field, message=f"{name}: {where}. Fetch it with `hf download`, or name a directory."))
-        self.refusals.extend(text_refusals(self.config))
-        if not self.makes_sense:
+            if field not in self._closed:
+                with self._at(field):
+                    self._look_for(getattr(self.config, field))
+        if "language_model" not in self._closed:
+            self._texts()
+        if any(field in self._closed for field in MODELS):
             return
-        with self._seen.to("resampler"):
-            self.outline = architecture.outline(self.config)
+        with self._at("resampler"):
+            self._architecture = architecture.of(self.config)
+            if self.makes_sense:
+                self.outline = architecture.outline(self.config)
         if self.outline:
-            self.refusals.extend(cell_refusals(self.config, self.outline))
+            self._cells(self.outline.architecture)
 
-    def _tables(self, csvs: Sequence[Path]) -> Counts:
-        """Of a split. Raises BadInput where more rows are bad than max_bad_frac allows. Images are looked for and not opened."""
-        good, lost, images, bad = 0, 0, set[str](), list[str]()
-        for csv in csvs:
-            if not csv.is_file():
-                raise BadInput(f"{csv}: there is no such file.")
-            rows, problems = scan(csv, need_annotation=any(RECIPES[stage].needs_text for stage in self.config.stage))
-            urls, reasons = self._located(rows, csv)
-            good += sum(row.url in urls for row in rows)
-            images |= set(urls.values())
-            wrong = [*problems, *(Problem(row.line, "url", reasons[row.url]) for row in rows if row.url in reasons)]
-            lost += len({problem.line for problem in wrong})
-            bad += [problem.at(csv) for problem in sorted(wrong, key=lambda each: each.line)]
-        if not good or lost > self.config.max_bad_frac * (good + lost):
-            raise BadInput(listed(bad))
-        return Counts(good, len(images))
+    def _look_for(self, model: str) -> None:
+        if architecture.found(model, "config.json"):
+            return
+        if architecture.is_directory(model):
+            raise BadInput(f"{model} is no model directory: it has no config.json.")
+        if not self._may_fetch:
+            raise BadInput(f"{model}: it is not in the hub's cache. Fetch it with `hf download`, or name a directory.")
 
-    def _located(self, rows: Sequence[Row], csv: Path) -> tuple[dict[str, str], dict[str, str]]:
-        """The file or address behind each url, and why there is none for the others. What may be downloaded is taken to be there."""
-        may_download = {row.url: row.url for row in rows if self.config.allow_remote and is_remote(row.url)}
+    def _texts(self) -> None:
+        """Stages whose text budget the language model's own turns eat up."""
+        around = None
+        with self._at("language_model"):
+            around = budget.around(self.config.language_model)
+        for stage in self.config.stage if around is not None else ():
+            if RECIPES[stage].needs_text:
+                with self._at(f"stages.{stage}.max_text_length"):
+                    check_room(self.config.stages[stage].max_text_length, around or 0)
+
+    def _cells(self, at: Architecture) -> None:
+        """Views that overlap by less than a cell of the encoder's grid."""
+        grid = at.image_size // at.patch_size
+        if any(self.config.overlap_loss in self.config.losses(stage) for stage in self.config.stage) and not shared_cells(self.config, grid):
+            text = f"neighbours of these {self.config.views} views share no whole cell of a {grid} x {grid} grid; ask for more."
+            self.refusals.append(Refusal(field="overlap", message=text))
+
+    # Tables
+
+    def _split(self, field: str, csvs: Sequence[Path]) -> Counts | None:
+        """None where it cannot be used."""
+        if field not in self._closed:
+            with self._at(self._named(field)):
+                return self._count([self._read(field, csv) for csv in csvs])
+        return None
+
+    def _read(self, field: str, csv: Path) -> tuple[Table, list[Problem]]:
+        """Images are looked for and not opened; what may be downloaded is taken to be there."""
+        rows, problems = scan(csv, need_annotation=any(RECIPES[stage].needs_text for stage in self.config.stage))
         root = Path(self.config.image_root) if self.config.image_root else None
-        paths, reasons = locate([row for row in rows if row.url not in may_download], csv, root)
-        return may_download | {url: str(path) for url, path in paths.items()}, reasons
+        local = [row for row in rows if not (self.config.allow_remote and is_remote(row.url))]
+        paths, reasons = ({}, {}) if "image_root" in self._closed else locate(local, csv, root)
+        table = Table(self._named(field), csv, [row for row in rows if row.url not in reasons], paths)
+        self.tables.append(table)
+        missing = (Problem(row.line, "url", reasons[row.url]) for row in rows if row.url in reasons)
+        return table, sorted([*problems, *missing], key=lambda each: each.line)
+
+    def _count(self, read: Sequence[tuple[Table, list[Problem]]]) -> Counts:
+        """Of a split. Raises BadInput where more rows are bad than max_bad_frac allows."""
+        good = [str(table.paths.get(row.url, row.url)) for table, _ in read for row in table.rows]
+        lost = sum(len({problem.line for problem in problems}) for _, problems in read)
+        if not good or lost > self.config.max_bad_frac * (len(good) + lost):
+            raise BadInput(listed([problem.at(table.csv) for table, problems in read for problem in problems]))
+        return Counts(len(good), len(set(good)))
 
     def _images(self) -> None:
         """An overlap loss compares panoramas; where they are shared out it needs whole batches."""
@@ -126,29 +159,13 @@ class Examination:
                 text = f"it has {self.counts.images} different panoramas, and stage {stage} compares at least {wanted}."
                 self.refusals.append(Refusal(field=self._named("csv_train"), message=text))
 
-    def _start(self, field: str, checkpoint: Path) -> None:
-        if not checkpoint.is_file():
-            raise BadInput(f"{checkpoint}: there is no such checkpoint.")
-        if checkpoint.suffix == ".safetensors":
+    # The checkpoint it starts from
+
+    def _start(self, checkpoint: Path) -> None:
+        if checkpoint.suffix == ".safetensors" and checkpoint.is_file() and not rundir.note_path(checkpoint).is_file():
             return  # it is complete, and what it says of itself is read with its tensors
         note, first = rundir.read_note(checkpoint), self.config.stage[0]
-        if self.outline:
-            rundir.check_same_architecture(checkpoint, note.stage, note.architecture, self.outline.architecture)
-        if Stage(note.stage).number > first.number:
+        if self._architecture:
+            rundir.check_same_architecture(checkpoint, note.stage, note.architecture, self._architecture)
+        if note.stage.number > first.number:
             raise BadInput(f"{checkpoint} is of stage {note.stage}, which cannot start the earlier stage {first}.")
-
-
-class _Seen:
-    """What an examination has found so far."""
-
-    def __init__(self) -> None:
-        self.refusals: list[Refusal] = []
-
-    @contextmanager
-    def to(self, field: str) -> Iterator[None]:
-        """Look at something; what is wrong with it is this field's, unless the error names its own."""
-        try:
-            yield
-        except BadInput as error:
-            told = error.fields or ((field, str(error)),)
-            self.refusals += [Refusal(field=name, message=why) for name, why in told]

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+FEWEST = 4
+"""Panoramas below which a batch has no statistics across images, and no overlap loss."""
+
 
 class Stage(StrEnum):
     """A step of the chain, in training order."""

@@ -57,8 +57,8 @@ def plan(asked: RunRequest, server: str, settings: Settings | None = None) -> Pl
     usable = config or _checked(base, _without(asked.config, errors))[0]
     resolved = None
     if usable and settings:
-        resolved, refusals = request.examine(usable, settings)
-        errors += [(each.field, str(each)) for each in refusals]
+        examined = request.examine(usable, settings)
+        resolved, errors = examined.config, errors + examined.errors
     return _plan(asked, server, base, config, None if errors else resolved, errors)
 
 

@@ -10,12 +10,13 @@ from typing import Any
 
 from app.i18n import _
 from app.launch.preview import Error
-from app.runs import request
+from panollava.architecture import is_directory
 from panollava.config import RunConfig
+from panollava.refusals import MODELS
 
-LOCAL = {model: f"local.{model}" for model in request.MODELS}
+LOCAL = {model: f"local.{model}" for model in MODELS}
 """Each model's second input, for the path of its directory."""
-HUB_IDS = {model: RunConfig.model_fields[model].default for model in request.MODELS}
+HUB_IDS = {model: RunConfig.model_fields[model].default for model in MODELS}
 """What to name instead of a path, where one has to be named."""
 PICKED = "start_from"
 """The list of checkpoints; a path is typed into `init_from`."""
@@ -31,7 +32,7 @@ class Weights(StrEnum):
 
 def with_directories(settings: Mapping[str, str]) -> dict[str, str]:
     """With what stands in the second inputs while nobody has typed there: a name that means a directory stands in both."""
-    return {**settings, **{local: settings[model] if request.is_directory(settings[model]) else "" for model, local in LOCAL.items()}}
+    return {**settings, **{local: settings[model] if is_directory(settings[model]) else "" for model, local in LOCAL.items()}}
 
 
 def natural(texts: Mapping[str, str]) -> Weights:
@@ -56,17 +57,17 @@ def errors(weights: Weights, texts: Mapping[str, str], values: Mapping[str, Any]
 def _hub_errors(_texts: Mapping[str, str], values: Mapping[str, Any]) -> Iterator[Error]:
     text = _("This names a directory of this machine. Choose “Local directory” to start from it, or name a model of the hub, such as {id}.")
     for model in LOCAL:
-        if request.is_directory(values[model]):
+        if is_directory(values[model]):
             yield model, text.format(id=HUB_IDS[model])
 
 
 def _local_errors(texts: Mapping[str, str], values: Mapping[str, Any]) -> Iterator[Error]:
     """A name that means no directory would be taken for a hub id."""
     for model, local in LOCAL.items():
-        if texts[local] and not request.is_directory(texts[local]):
+        if texts[local] and not is_directory(texts[local]):
             yield model, _("There is no directory {path}.").format(path=texts[local])
-    if not any(texts[local] or request.is_directory(values[model]) for model, local in LOCAL.items()):
-        yield request.MODELS[0], _("Name the directory of one model at least, or choose “Hub weights”.")
+    if not any(texts[local] or is_directory(values[model]) for model, local in LOCAL.items()):
+        yield MODELS[0], _("Name the directory of one model at least, or choose “Hub weights”.")
 
 
 def _checkpoint_errors(texts: Mapping[str, str], _values: Mapping[str, Any]) -> Iterator[Error]:

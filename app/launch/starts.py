@@ -22,6 +22,7 @@ from panollava import architecture, rundir
 from panollava.config import RunConfig, flat, merge, validated
 from panollava.errors import BadInput
 from panollava.presets import STARTING_POINTS
+from panollava.refusals import MODELS
 from panollava.rundir import Architecture
 from panollava.stages import Stage
 
@@ -137,7 +138,7 @@ def _label(checkpoint: Checkpoint, stage: Stage) -> str:
 def _wanted(config: RunConfig, settings: Settings) -> Architecture | None:
     """None where the models' configs are not on this machine, or not to be looked at; the plan says so at their fields."""
     try:
-        models = {field: request.model(settings, field, getattr(config, field)) for field in request.MODELS}
+        models = {field: request.model(settings, field, getattr(config, field)) for field in MODELS}
         return architecture.of(config.model_copy(update=models))
     except (AppError, BadInput):
         return None

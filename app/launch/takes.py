@@ -15,6 +15,7 @@ from panollava import architecture, plan_text
 from panollava.config import RunConfig
 from panollava.errors import BadInput
 from panollava.preflight import Counts, Pace, StageFigures, figures
+from panollava.refusals import MODELS
 from panollava.stages import RECIPES, Stage
 
 
@@ -25,7 +26,7 @@ def takes(session: Session, plan: Plan, settings: Settings) -> list[StageFigures
     config = plan.resolved or plan.asked
     try:
         config.check()
-        models = {field: request.model(settings, field, getattr(config, field)) for field in request.MODELS}
+        models = {field: request.model(settings, field, getattr(config, field)) for field in MODELS}
         config = config.model_copy(update=models)
         outline = architecture.outline(config)
         return figures(config, outline, _counts(config, settings), _pace_of(session))

@@ -12,7 +12,7 @@ from panollava.config.fields import STRICT, Advanced, Bridge, Chain, Common, Dat
 from panollava.config.stage import StageConfigs
 from panollava.errors import BadInput
 from panollava.layouts import MOST_VIEWS
-from panollava.stages import RECIPES, Stage
+from panollava.stages import FEWEST, RECIPES, Stage
 
 RINGS = ("e2p", "anyres_e2p", "sliding_window")
 """Crop strategies with closed rings of views that may overlap."""
@@ -158,7 +158,7 @@ class RunConfig(BaseModel):
         "densecl = each cell is told from others.",
     )
     overlap_loss_weight: Overlap[float] = Field(
-        0.0, ge=0, description="Weight with which stage resampler adds that loss to its own; batches of fewer than 4 panoramas go without."
+        0.0, ge=0, description=f"Weight with which stage resampler adds that loss to its own; batches of fewer than {FEWEST} panoramas go without."
     )
     vicreg_inv: Overlap[float] = Field(
         25.0, ge=0, json_schema_extra=only_for(overlap_loss="vicreg"), description="Weight of VICReg's invariance term."
@@ -289,8 +289,8 @@ class RunConfig(BaseModel):
 
     def _wrong_overlap_loss(self) -> Iterator[tuple[str, Any, str]]:
         for stage in self._overlap_stages():
-            if (size := self.stages[stage].batch_size) < 4:
-                yield f"stages.{stage}.batch_size", size, "the overlap loss takes statistics across images and needs at least 4."
+            if (size := self.stages[stage].batch_size) < FEWEST:
+                yield f"stages.{stage}.batch_size", size, f"the overlap loss takes statistics across images and needs at least {FEWEST}."
         if self._overlap_stages() and not any((self.vicreg_inv, self.vicreg_var, self.vicreg_cov)):
             yield "vicreg_inv", self.vicreg_inv, "with all three weights of VICReg 0 there is nothing to minimise."
         if self.overlap_loss_weight and Stage.resampler not in self.stage:

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from panollava import views
 from panollava.errors import BadInput
+from panollava.stages import FEWEST as FEWEST
 from panollava.views.geometry import angles
 
-FEWEST = 4
-"""Panoramas below which a batch has no statistics across images."""
 CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
 """Row and column of the cells around a direction, from the upper left one."""
 Ints = npt.NDArray[np.int64]

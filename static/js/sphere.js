@@ -7,7 +7,7 @@
 const RADIAN = Math.PI / 180;
 
 /** A direction as somebody sees it who looks to (yaw, pitch), as one of the panorama. */
-export function toWorld([x, y, z], yaw, pitch) {
+function toWorld([x, y, z], yaw, pitch) {
   const up = y * Math.cos(pitch * RADIAN) + z * Math.sin(pitch * RADIAN);
   const ahead = z * Math.cos(pitch * RADIAN) - y * Math.sin(pitch * RADIAN);
   return [x * Math.cos(yaw * RADIAN) + ahead * Math.sin(yaw * RADIAN), up, ahead * Math.cos(yaw * RADIAN) - x * Math.sin(yaw * RADIAN)];

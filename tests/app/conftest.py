@@ -27,6 +27,7 @@ from panollava import events, rundir
 from panollava.config import RunConfig
 from panollava.events import CheckpointSaved, StageEvent
 from panollava.rundir import Architecture, CheckpointNote
+from tests.tables import write_table
 
 ARCHITECTURE = Architecture(
     vision_model="tiny", vision_type="siglip_vision_model", vision_width=8, vision_layers=1, image_size=32, patch_size=8,
@@ -156,8 +157,7 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 @pytest.fixture
 def house(database_url: str, engine: Engine, tmp_path: Path) -> "House":
-    for split in ("train", "valid", "test"):
-        (tmp_path / f"{split}.csv").write_text("url,query,annotation\na.jpg,What?,This.\n")
+    write_table(tmp_path, "train", "valid", "test")
     return House(Settings(home=tmp_path / "home", database_url=database_url, roots=[tmp_path]), engine, tmp_path)
 
 

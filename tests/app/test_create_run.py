@@ -12,6 +12,7 @@ from app.models import Event, Job, Run, StageRun
 from app.runs import service as runs
 from panollava.config import RunConfig
 from panollava.errors import BadInput
+from tests.tables import IMAGES, TABLE
 
 
 def refused(house, session, error, match, **config):
@@ -64,7 +65,8 @@ def test_every_table_of_a_split_is_looked_at(house, session):
 
 
 def test_images_are_downloaded_only_where_the_server_allows_it(house, session):
-    (house.root / "train.csv").write_text("url,query,annotation\nhttps://example.org/a.jpg,What?,This.\n")
+    (house.root / "train.csv").write_text(TABLE.replace("\n", "\nhttps://example.org/", len(IMAGES)))
+    refused(house, session, BadInput, r"train\.csv:2:url: https://example.org/a.jpg: remote images are read only with allow_remote")
     refused(house, session, Forbidden, "allow_remote: this server downloads no images; PANOLLAVA_ALLOW_REMOTE=1", allow_remote=True)
     open_house = house.settings.model_copy(update={"allow_remote": True})
     assert runs.create(session, house.config(stage="vision", allow_remote=True), open_house, actor="ann").config["allow_remote"]
@@ -86,7 +88,7 @@ def test_a_table_without_annotation_is_named_with_the_columns_it_has(house, sess
 
 def test_stage_vision_needs_no_annotation(house, session):
     for split in ("train", "valid"):
-        (house.root / f"{split}.csv").write_text("url,query\na.jpg,What?\n")
+        (house.root / f"{split}.csv").write_text(TABLE.replace(",annotation", "").replace(",This.", ""))
     assert house.create(session, stage="vision")
 
 
@@ -94,6 +96,24 @@ def test_bad_rows_are_left_to_the_trainer_when_some_are_allowed(house, session):
     (house.root / "train.csv").write_text("url,query,annotation\na.jpg,What?,This.\nb.jpg,,That.\n")
     refused(house, session, BadInput, r"train\.csv:3:query: the cell is empty")
     assert house.create(session, max_bad_frac=0.5)
+
+
+def test_images_that_are_missing_are_refused_with_their_rows(house, session):
+    (house.root / "b.jpg").unlink()
+    refused(house, session, BadInput, r"data_dir: .*train\.csv:3:url: b\.jpg: no such file below")
+    assert house.create(session, max_bad_frac=0.5)
+
+
+def test_too_few_panoramas_to_compare_are_refused(house, session):
+    (house.root / "b.jpg").unlink()
+    refused(house, session, BadInput, "it has 3 different panoramas, and stage vision compares at least 4", stage="vision", max_bad_frac=0.5)
+
+
+def test_all_that_is_wrong_is_told_at_once_with_its_fields(house, session):
+    (house.root / "valid.csv").write_text("url,query\na.jpg,What?\n")
+    with pytest.raises(BadInput) as refusal:
+        house.create(session, vision_model=str(house.root), init_from=str(house.root / "none.ckpt"))
+    assert [field for field, _ in refusal.value.fields] == ["vision_model", "data_dir", "init_from"]
 
 
 def test_a_path_outside_of_the_roots_is_refused_with_its_field(house, session, tmp_path_factory):
@@ -123,7 +143,7 @@ def test_a_path_that_is_none_is_refused(house, session):
 
 
 def test_a_directory_without_a_model_is_refused(house, session):
-    refused(house, session, Invalid, r"vision_model: .* no model directory: it has no config\.json", vision_model=str(house.root))
+    refused(house, session, BadInput, r"vision_model: .* no model directory: it has no config\.json", vision_model=str(house.root))
 
 
 def test_what_the_stages_cannot_do_is_refused(house, session):
@@ -136,7 +156,14 @@ def test_a_start_without_a_note_is_refused(house, session):
 
 
 def test_a_start_of_a_later_stage_is_refused(house, session, checkpoint):
-    refused(house, session, Invalid, "is of stage resampler, which cannot start the earlier stage vision", stage="vision", init_from=str(checkpoint))
+    refused(
+        house,
+        session,
+        BadInput,
+        "is of stage resampler, which cannot start the earlier stage vision",
+        stage="vision",
+        init_from=str(checkpoint),
+    )
 
 
 def test_models_that_do_not_say_what_they_are_cannot_take_a_start(house, session, checkpoint):

@@ -21,7 +21,7 @@ def test_times_come_from_the_databases_clock_in_utc_to_the_millisecond(house, se
     assert first < second
     assert first.utcoffset() == timedelta(0)
     assert abs(datetime.now(UTC) - first) < timedelta(minutes=1)
-    assert any(db.now(session).microsecond % 1_000_000 for _ in range(3))
+    assert any(db.now(session).microsecond for _ in range(1000))  # three times in one millisecond may all be on the second
 
 
 def test_a_time_comes_back_as_it_was_stored(house):

@@ -6,7 +6,7 @@ from collections import Counter
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import event
 from sqlmodel import select
 
 from app import db
@@ -84,7 +84,6 @@ def insert_runs(session, shaped):
                 heard = (now - timedelta(hours=1) if silent else now) if status in ACTIVE else None
                 session.add(Job(kind="train", run_id=run.id, stage_id=stage.id, status=status, directory="", queued_at=now, heartbeat_at=heard))
                 session.flush()
-    session.execute(text("ANALYZE"))  # what PostgreSQL does by itself a little later; until then its plans take minutes for thousands of rows
 
 
 def test_the_filter_and_the_counts_agree_with_the_state_of_every_run(session):

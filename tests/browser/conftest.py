@@ -19,6 +19,8 @@ PROGRAM = os.environ.get("PANOLLAVA_TEST_CHROMIUM") or shutil.which("chromium") 
 FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 RULES = ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa"]
+TRAINS_FIRST = pytest.mark.timeout(900)
+"""For a file whose first test trains, evaluates and waits before it begins: its own deadlines come to more than the suite's for one test."""
 DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 PICTURES = os.environ.get("PANOLLAVA_PICTURES")
 """Where pictures of the pages go, those of the README and below `pages/` all of them; `make screenshots` says docs/img."""
@@ -38,9 +40,9 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def house(tmp_path_factory: pytest.TempPathFactory, demo_data: Path) -> Iterator[House]:
-    """Server and worker, for all tests of a file."""
+    """Server and worker for all files. A file that leaves a run at work stops it, because the next one's is behind it."""
     settings = processes.private(tmp_path_factory.mktemp("house") / "home", [demo_data])
     with processes.running(settings, ["cpu"], demo.SMALL_MODELS) as house:
         yield house
@@ -105,12 +107,14 @@ def axe(page: Page) -> list[str]:
     return [f"{each['id']}: {[node['html'][:120] for node in each['nodes']][:3]}" for each in found]
 
 
-def finished_chain(client: Client, data: Path, name: str = "chain", **config: Any) -> dict[str, Any]:
-    """A chain of a few steps a stage, trained to its end."""
+@pytest.fixture(scope="session")
+def chain(house: House, demo_data: Path) -> dict[str, Any]:
+    """A chain of a few steps a stage, trained to its end once for all files."""
     stages = {"vision": {"epochs": 1, "batch_size": 8}, "resampler": {"epochs": 2, "batch_size": 8}, "finetune": {"epochs": 1, "batch_size": 8}}
-    run = client.post("/runs", {"preset": "demo", "config": {"name": name, "data_dir": str(data), "stages": stages} | config})
-    deadline = time.monotonic() + 240
-    while (run := client.get(f"/runs/{run['id']}"))["status"] != "succeeded":
-        assert time.monotonic() < deadline and run["status"] not in ("failed", "stopped"), run
-        time.sleep(0.5)
+    with Client(house.url, house.token) as client:
+        run = client.post("/runs", {"preset": "demo", "config": {"name": "chain", "data_dir": str(demo_data), "stages": stages}})
+        deadline = time.monotonic() + 240
+        while (run := client.get(f"/runs/{run['id']}"))["status"] != "succeeded":
+            assert time.monotonic() < deadline and run["status"] not in ("failed", "stopped"), run
+            time.sleep(0.5)
     return run

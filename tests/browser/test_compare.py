@@ -13,18 +13,12 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from app.client import Client
 from app.processes import House
 from panollava.views import View, footprint
-from tests.browser.conftest import DESKTOP, Tab, finished_chain
+from tests.browser.conftest import DESKTOP, TRAINS_FIRST, Tab
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, TRAINS_FIRST]
 PATIENCE = 120_000
-
-
-@pytest.fixture(scope="module")
-def chain(client: Client, demo_data: Path) -> dict[str, Any]:
-    return finished_chain(client, demo_data)
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +50,8 @@ def test_two_evaluations_stand_side_by_side(tab: Tab, compared: str) -> None:
     expect(page.locator("#metrics")).to_contain_text("CIDEr", timeout=PATIENCE)
     expect(page.locator("main")).to_contain_text("colour")
     expect(page.locator("#samples .pred")).to_have_count(3)  # the reference and two answers
+    hidden = page.locator(".evtop .scroll").evaluate_all("tables => tables.map((table) => table.scrollWidth - table.clientWidth)")
+    assert hidden and set(hidden) == {0}, "a table of figures is wider than its card"
     tab.check()
 
 

@@ -10,17 +10,16 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from app.client import Client
 from app.processes import House
-from tests.browser.conftest import DESKTOP, PHONE, PICTURES, Tab, finished_chain
+from tests.browser.conftest import DESKTOP, PHONE, PICTURES, TRAINS_FIRST, Tab
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, TRAINS_FIRST]
 SETTLED_MS = 700
 """Charts, images and the log have come by then; what is later would be seen as a page that moves."""
 
 
 @pytest.fixture(scope="module")
-def pages(client: Client, house: House, demo_data: Path) -> dict[str, str]:
+def pages(client: Client, chain: dict[str, Any], demo_data: Path) -> Iterator[dict[str, str]]:
     """Every page by name, with something on it: a finished chain, its evaluations, a run that has failed, one at work, one that waits."""
-    chain = finished_chain(client, demo_data)
     best = [each["best_checkpoint_id"] for each in chain["stages"]]
     asked = [evaluate(client, checkpoint, demo_data) for checkpoint in best[1:]]
     failed = client.post("/runs", {"preset": "demo", "config": config(demo_data, "too-small", {"vision": {"batch_size": 4, "lr": 1e30}})})
@@ -30,13 +29,16 @@ def pages(client: Client, house: House, demo_data: Path) -> dict[str, str]:
     both = ",".join(map(str, asked))
     runs = {name: f"/runs/{run['id']}" for name, run in (("chain", chain), ("failed", failed), ("run", running), ("waiting", waiting))}
     tabs = {f"chain-{tab}": f"/runs/{chain['id']}?tab={tab}" for tab in ("config", "checkpoints", "samples", "timeline")}
-    return runs | tabs | {
+    yield runs | tabs | {
         "overview": "/", "runs": "/runs", "runs-filtered": "/runs?status=succeeded&q=nothing", "launch": "/runs/new?preset=demo",
         "duplicate": f"/runs/new?from={chain['id']}", "checkpoints": "/checkpoints", "checkpoint": f"/checkpoints/{best[1]}",
         "compare-checkpoints": f"/checkpoints/compare?ids={best[1]},{best[2]}", "evals": "/evals", "new-eval": f"/evals/new?checkpoint={best[2]}",
         "eval": f"/evals/{asked[0]}", "compare": f"/evals/compare?ids={both}", "datasets": "/datasets",
         "dataset": f"/datasets/check?csv={demo_data / 'test.csv'}",
     }  # fmt: skip
+    for run in (waiting, running):
+        if client.get(f"/runs/{run['id']}")["status"] in ("queued", "running"):
+            client.post(f"/runs/{run['id']}/stop")
 
 
 def config(data: Path, name: str, stages: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -134,5 +134,6 @@ def test_processor_configs_are_read_in_the_forms_the_hub_has_them(config: RunCon
 def test_something_that_is_no_vision_encoder_is_refused_by_name(config: RunConfig, tmp_path: Path) -> None:
     transformers.BertConfig(hidden_size=8).save_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text('{"image_processor_type": "SiglipImageProcessor"}')
-    with pytest.raises(BadInput, match=r"vision_model: .* is of type bert, and the vision encoders are of siglip"):
+    with pytest.raises(BadInput, match=r"vision_model: .* is of type bert, and the vision encoders are of siglip") as refused:
         built_with(config, tmp_path)
+    assert [field for field, _ in refused.value.fields] == ["vision_model"]

@@ -29,12 +29,12 @@ from app.serve import Server
 from app.settings import Settings
 from panollava import events, rundir
 from panollava.rundir import Architecture, CheckpointNote
+from tests.tables import write_table
 
 ARCHITECTURE = Architecture(
     vision_model="tiny", vision_type="siglip_vision_model", vision_width=8, vision_layers=1, image_size=32, patch_size=8,
     language_model="tiny", language_type="qwen2", language_width=8, language_layers=1, resampler="mlp", resampler_width=8, pool=2, views=8,
 )  # fmt: skip
-TABLE = "url,query,annotation\na.jpg,What?,This.\n"
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +62,7 @@ def quiet_house(tmp_path_factory, empty_database) -> Iterator["House"]:
 
 def settings(home: Path, empty_database: Path) -> Settings:
     shutil.copy(empty_database, home / "panollava.db")
-    (home / "train.csv").write_text(TABLE)
+    write_table(home, "train")
     return Settings(home=home, roots=[home], allowed_hosts=["testserver", "127.0.0.1"])
 
 

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from app.cli import cli
 from app.client import ApiError
+from tests.tables import write_table
 
 HEAVY = ("torch", "celery", "sqlalchemy", "fastapi", "transformers", "httpx")
 
@@ -30,7 +31,7 @@ def panollava(home, *arguments, **more):
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
-    (home / "train.csv").write_text("url,query,annotation\na.jpg,What?,This.\n")
+    write_table(home, "train")
     return home
 
 

@@ -8,11 +8,11 @@ from fastapi.testclient import TestClient
 
 from app.access import sessions
 from app.models import Job, JobStatus, Run
-from app.runs.request import MODELS
 from panollava import architecture, rundir
 from panollava.config import parse
 from panollava.events import CheckpointSaved
 from panollava.presets import STARTING_POINTS
+from panollava.refusals import MODELS
 from panollava.rundir import CheckpointNote
 from panollava.stages import Stage
 

@@ -46,7 +46,7 @@ def test_a_csv_without_annotation_is_named_with_its_column(quiet_house):
     bare = quiet_house.settings.home / "bare.csv"
     bare.write_text("url,query\na.jpg,What?\n")
     detail = refused(quiet_house, 422, launch(quiet_house, csv_train=str(bare)))["detail"]
-    assert detail.startswith(f"{bare}:1:annotation: the column is missing")
+    assert detail.startswith(f"csv_train: {bare}:1:annotation: the column is missing")
 
 
 def test_a_csv_outside_the_roots_is_refused_also_behind_a_link(quiet_house, tmp_path_factory):
@@ -62,7 +62,7 @@ def test_a_checkpoint_of_another_architecture_is_named_with_what_differs(quiet_h
     config = {"csv_train": quiet_house.table, "csv_val": quiet_house.table, "stage": "resampler", "init_from": str(checkpoint)}
     answer = quiet_house.launch.post("/runs", {"preset": "demo", "config": config})
     detail = refused(quiet_house, 422, answer)["detail"]
-    assert detail.startswith(f"{checkpoint}: made with another architecture: ") and "pool is 4 there and 2 here" in detail
+    assert detail.startswith(f"init_from: {checkpoint}: made with another architecture: ") and "pool is 4 there and 2 here" in detail
 
 
 def test_an_unknown_stage_is_named_beside_those_that_exist(quiet_house):

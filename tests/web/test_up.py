@@ -24,6 +24,7 @@ def up(tmp_path):
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PANOLLAVA_")}
         environment |= {"PANOLLAVA_HOME": str(tmp_path / "home"), "PYTHONUNBUFFERED": "1"}
         command = [sys.executable, "-P", "-m", "app.cli", *arguments]
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in the background deaf to Ctrl-C, children too
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path)
         started.append(process)
         return process

@@ -27,6 +27,7 @@ from app.settings import Settings
 from panollava import events
 from panollava.config import EvaluateConfig, RunConfig
 from panollava.events import EVENTS_FILE, Metric
+from tests.tables import write_table
 from worker import roster
 from worker.follow import Claimed, Sessions, take_in
 from worker.process import OUTPUT_FILE, Identity, Patience
@@ -61,7 +62,7 @@ def empty_database(tmp_path_factory):
 @contextmanager
 def built(home: Path, empty_database: Path) -> Iterator["House"]:
     shutil.copy(empty_database, home / "panollava.db")
-    (home / "train.csv").write_text("url,query,annotation\na.jpg,What?,This.\n")
+    write_table(home, "train")
     house = House(Settings(home=home, roots=[home]))
     yield house
     house.close()

@@ -11,8 +11,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, or_
-from sqlalchemy.orm import aliased
+from sqlalchemy import ColumnElement, String, Subquery, and_, case, literal, or_, true, type_coerce
+from sqlalchemy.orm import Mapped, aliased
 from sqlmodel import Session, col, func, select
 from sqlmodel.sql.expression import SelectOfScalar
 
@@ -57,7 +57,6 @@ class Wanted:
 
 
 EVERYTHING = Wanted()
-UNFINISHED = set(JobStatus) - {JobStatus.succeeded}
 
 
 def page(session: Session, wanted: Wanted = EVERYTHING, sort: Sort = Sort.newest, cursor: int | None = None, limit: int = 50) -> Sequence[Run]:
@@ -78,46 +77,30 @@ def newer(session: Session, wanted: Wanted, than: int) -> int:
 
 def tally(session: Session, q: str = "") -> dict[Shown, int]:
     """How many runs of a search are shown with each status."""
-    now = db.now(session)
-    found = select(Run.id).where(_matches(q))
-    begun = select(_shown(now).label("shown"), func.count()).join(StageRun, col(StageRun.id) == col(Job.stage_id)).group_by("shown")
-    begun = begun.where(_stands(), col(Job.status).in_(UNFINISHED))
-    waiting = select(func.count()).select_from(StageRun).where(_has_no_job(), _is_current())
-    if q:
-        begun, waiting = begun.where(col(Job.run_id).in_(found)), waiting.where(col(StageRun.run_id).in_(found))
-    counts = {Shown(shown): count for shown, count in session.exec(begun)} | {Shown.waiting: session.exec(waiting).one()}
-    total = session.exec(select(func.count()).select_from(found.subquery())).one()
-    return {each: counts.get(each, 0) for each in Shown} | {Shown.succeeded: total - sum(counts.values())}
+    shown = _shown(_standings(_matches(q)), db.now(session)).label("shown")
+    counts = {Shown(status): count for status, count in session.exec(select(shown, func.count()).group_by("shown"))}
+    return {each: counts.get(each, 0) for each in Shown}
 
 
 def standing(condition: ColumnElement[bool]) -> SelectOfScalar[Job]:
     """The jobs that runs stand at, among those that meet a condition. A run that waits stands at none."""
-    return select(Job).join(StageRun, col(StageRun.id) == col(Job.stage_id)).where(condition, _stands())
+    stood = _standings(col(Run.id).in_(select(Job.run_id).where(condition)), more=[condition.label("meets")])
+    return select(Job).join(stood, stood.c.job_id == col(Job.id)).where(stood.c.meets)
 
 
 def ended(session: Session, limit: int) -> list[int]:
     """Ids of the runs that have ended, the latest first."""
-    is_last = ~select(_later.id).where(_later.run_id == StageRun.run_id, _later.position > StageRun.position).exists()
-    now_so = (Job.id == Transition.job_id, Job.status == Transition.new, Job.attempt == Transition.attempt)
-    at_end = or_(col(Job.status) != JobStatus.succeeded, is_last)
-    ends = select(Job.id).join(StageRun, col(StageRun.id) == col(Job.stage_id)).where(*now_so, _stands(), at_end).correlate(Transition).exists()
-    moves = select(Transition.job_id).where(col(Transition.new).in_(ENDED), ends).order_by(col(Transition.id).desc()).limit(limit)
-    jobs = session.exec(moves).all()
-    runs = dict(session.exec(select(Job.id, Job.run_id).where(col(Job.id).in_(jobs))).all())
-    return list(dict.fromkeys(run for job in jobs if (run := runs[job]) is not None))
+    stood = _standings()
+    now_so = and_(stood.c.job_id == Transition.job_id, stood.c.status == Transition.new, stood.c.attempt == Transition.attempt)
+    query = select(stood.c.run_id).join(Transition, now_so).where(stood.c.status.in_(ENDED)).group_by(stood.c.run_id)
+    return list(session.exec(query.order_by(func.max(Transition.id).desc()).limit(limit)))
 
 
 def _select(session: Session, wanted: Wanted) -> SelectOfScalar[Run]:
-    query = select(Run).where(_matches(wanted.q))
-    match wanted.status:
-        case None:
-            return query
-        case Shown.succeeded:
-            return query.where(~select(_stage.id).where(_stage.run_id == Run.id, ~_has_succeeded(_stage)).exists())
-        case Shown.waiting:
-            return query.where(col(Run.id).in_(select(StageRun.run_id).where(_has_no_job(), _is_current())))
-        case status:
-            return query.where(col(Run.id).in_(standing(is_shown(status, db.now(session))).with_only_columns(col(Job.run_id))))
+    if wanted.status is None:
+        return select(Run).where(_matches(wanted.q))
+    stood = _standings(_matches(wanted.q))
+    return select(Run).join(stood, stood.c.run_id == col(Run.id)).where(_shown(stood, db.now(session)) == wanted.status.value)
 
 
 def _matches(q: str) -> ColumnElement[bool]:
@@ -129,56 +112,52 @@ def _matches(q: str) -> ColumnElement[bool]:
 
 # What a run stands at: the same as RunState.current, in SQL
 
-_later, _before, _stage = aliased(StageRun), aliased(StageRun), aliased(StageRun)
 
+def _standings(of: ColumnElement[bool] = true(), more: Sequence[ColumnElement[Any]] = ()) -> Subquery:
+    """Of each run the stage that its status comes from, with the newest job of that stage; the job's columns are NULL where it has none.
 
-def _stands() -> ColumnElement[bool]:
-    """Whether a job of a stage is the one that its run's status comes from, unless it has succeeded and another stage follows."""
-    return and_(_is_newest(Job), _is_current())
-
-
-def _is_newest(job: type[Job]) -> ColumnElement[bool]:
+    Joins by key and one sort, no query inside a row. What chooses among runs goes in here (`of`), and what is joined to it has no condition of its
+    own: then a database that knows nothing of its tables, or something that is long past, still has no slow plan to choose.
+    """
     newer = aliased(Job)
-    return ~select(newer.id).where(newer.stage_id == job.stage_id, newer.id > job.id).exists()
+    is_done = func.coalesce(col(Job.status) == JobStatus.succeeded, False)
+    first_open_or_last = [case((is_done, 1), else_=0), case((is_done, -col(StageRun.position)), else_=col(StageRun.position))]
+    place = func.row_number().over(partition_by=col(StageRun.run_id), order_by=first_open_or_last).label("place")
+    query = (
+        select(col(StageRun.run_id), col(Job.id).label("job_id"), Job.status, Job.attempt, Job.heartbeat_at, place, *more)  # type: ignore[call-overload]
+        .join_from(Run, StageRun, col(StageRun.run_id) == Run.id)
+        .outerjoin(Job, col(Job.stage_id) == StageRun.id)
+        .outerjoin(newer, and_(col(newer.stage_id) == Job.stage_id, col(newer.id) > Job.id))
+        .where(of, col(newer.id).is_(None))
+    )
+    placed = query.subquery("placed")
+    return select(placed).where(placed.c.place == 1).subquery("standings")
 
 
-def _is_current() -> ColumnElement[bool]:
-    """Whether every stage before this one has succeeded."""
-    earlier = (_before.run_id == StageRun.run_id, _before.position < StageRun.position)
-    return ~select(_before.id).where(*earlier, ~_has_succeeded(_before)).exists()
-
-
-def _has_succeeded(stage: type[StageRun]) -> ColumnElement[bool]:
-    job = aliased(Job)
-    return select(job.id).where(job.stage_id == stage.id, job.status == JobStatus.succeeded, _is_newest(job)).exists()
-
-
-def _has_no_job() -> ColumnElement[bool]:
-    return ~select(Job.id).where(Job.stage_id == StageRun.id).exists()
-
-
-def _is_silent(now: datetime) -> ColumnElement[bool]:
+def _is_silent(heartbeat_at: ColumnElement[Any] | Mapped[Any], now: datetime) -> ColumnElement[bool]:
     """As `app.jobs.states.is_lost`."""
-    return func.coalesce(col(Job.heartbeat_at) < now - PATIENCE, False)
+    return func.coalesce(heartbeat_at < now - PATIENCE, False)
 
 
-def _shown(now: datetime) -> ColumnElement[Any]:
-    silent = and_(col(Job.status).in_(ACTIVE), _is_silent(now))
-    return case((silent, Shown.lost), else_=col(Job.status))
+def _shown(stood: Subquery, now: datetime) -> ColumnElement[str]:
+    silent = and_(stood.c.status.in_(ACTIVE), _is_silent(stood.c.heartbeat_at, now))
+    waiting, lost = literal(Shown.waiting.value), literal(Shown.lost.value)
+    return case((stood.c.job_id.is_(None), waiting), (silent, lost), else_=type_coerce(stood.c.status, String))
 
 
 def is_shown(status: Shown, now: datetime) -> ColumnElement[bool]:
     """Whether a job gives what it works for this status in a list."""
     if status is Shown.lost:
-        return or_(col(Job.status) == JobStatus.lost, and_(col(Job.status).in_(ACTIVE), _is_silent(now)))
+        return or_(col(Job.status) == JobStatus.lost, and_(col(Job.status).in_(ACTIVE), _is_silent(col(Job.heartbeat_at), now)))
     same = col(Job.status) == JobStatus(status)
-    return and_(same, ~_is_silent(now)) if JobStatus(status) in ACTIVE else same
+    return and_(same, ~_is_silent(col(Job.heartbeat_at), now)) if JobStatus(status) in ACTIVE else same
 
 
 def _lowest() -> ColumnElement[Any]:
     """The lowest val_loss of the furthest stage that has one; NULL without."""
-    saved = select(Checkpoint.id).where(Checkpoint.stage_id == _stage.id, col(Checkpoint.val_loss).is_not(None)).exists()
-    furthest = select(_stage.id).where(_stage.run_id == Run.id, saved).order_by(col(_stage.position).desc()).limit(1)
+    stage = aliased(StageRun)
+    saved = select(Checkpoint.id).where(Checkpoint.stage_id == stage.id, col(Checkpoint.val_loss).is_not(None)).exists()
+    furthest = select(stage.id).where(stage.run_id == Run.id, saved).order_by(col(stage.position).desc()).limit(1)
     return (
         select(func.min(Checkpoint.val_loss)).where(Checkpoint.stage_id == furthest.correlate(Run).scalar_subquery()).correlate(Run).scalar_subquery()
     )
