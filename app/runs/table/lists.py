@@ -34,6 +34,7 @@ class Shown(StrEnum):
     failed = "failed"
     stopped = "stopped"
     lost = "lost"
+    gated = "gated"
 
 
 class Sort(StrEnum):
@@ -54,6 +55,8 @@ class Wanted:
     q: str = ""
     """Part of the name, whatever the case of its letters, or the id."""
     status: Shown | None = None
+    archived: bool = False
+    """Those that were archived, instead of those that were not."""
 
 
 EVERYTHING = Wanted()
@@ -76,23 +79,35 @@ def newer(session: Session, wanted: Wanted, than: int) -> int:
     return session.exec(select(func.count()).select_from(query.subquery())).one()
 
 
-def tally(session: Session, q: str = "") -> dict[Shown, int]:
+def tally(session: Session, q: str = "", archived: bool = False) -> dict[Shown, int]:
     """How many runs of a search are shown with each status."""
     now = db.now(session)
-    found = select(Run.id).where(_matches(q))
+    found = select(Run.id).where(_matches(q), _is_archived(archived))
     begun = select(_shown(now).label("shown"), func.count()).join(StageRun, col(StageRun.id) == col(Job.stage_id)).group_by("shown")
     begun = begun.where(_stands(), col(Job.status).in_(UNFINISHED))
     waiting = select(func.count()).select_from(StageRun).where(_has_no_job(), _is_current())
-    if q:
-        begun, waiting = begun.where(col(Job.run_id).in_(found)), waiting.where(col(StageRun.run_id).in_(found))
-    counts = {Shown(shown): count for shown, count in session.exec(begun)} | {Shown.waiting: session.exec(waiting).one()}
+    gated = select(func.count()).select_from(StageRun).where(_is_gated(StageRun), _is_current())
+    begun, waiting, gated = (
+        begun.where(col(Job.run_id).in_(found)), waiting.where(col(StageRun.run_id).in_(found)), gated.where(col(StageRun.run_id).in_(found)),
+    )  # fmt: skip
+    counts = {Shown(shown): count for shown, count in session.exec(begun)}
+    counts |= {Shown.waiting: session.exec(waiting).one(), Shown.gated: session.exec(gated).one()}
     total = session.exec(select(func.count()).select_from(found.subquery())).one()
     return {each: counts.get(each, 0) for each in Shown} | {Shown.succeeded: total - sum(counts.values())}
 
 
 def standing(condition: ColumnElement[bool]) -> SelectOfScalar[Job]:
-    """The jobs that runs stand at, among those that meet a condition. A run that waits stands at none."""
+    """The jobs that runs stand at, among those that meet a condition. A run that waits stands at none; an archived one is left out."""
+    return _standing(and_(condition, _is_listed()))
+
+
+def _standing(condition: ColumnElement[bool]) -> SelectOfScalar[Job]:
     return select(Job).join(StageRun, col(StageRun.id) == col(Job.stage_id)).where(condition, _stands())
+
+
+def _is_listed() -> ColumnElement[bool]:
+    """Whether the run of a stage is not archived."""
+    return col(StageRun.run_id).not_in(select(Run.id).where(_is_archived(True)))
 
 
 def ended(session: Session, limit: int) -> list[int]:
@@ -100,7 +115,13 @@ def ended(session: Session, limit: int) -> list[int]:
     is_last = ~select(_later.id).where(_later.run_id == StageRun.run_id, _later.position > StageRun.position).exists()
     now_so = (Job.id == Transition.job_id, Job.status == Transition.new, Job.attempt == Transition.attempt)
     at_end = or_(col(Job.status) != JobStatus.succeeded, is_last)
-    ends = select(Job.id).join(StageRun, col(StageRun.id) == col(Job.stage_id)).where(*now_so, _stands(), at_end).correlate(Transition).exists()
+    ends = (
+        select(Job.id)
+        .join(StageRun, col(StageRun.id) == col(Job.stage_id))
+        .where(*now_so, _stands(), at_end, _is_listed())
+        .correlate(Transition)
+        .exists()
+    )
     moves = select(Transition.job_id).where(col(Transition.new).in_(ENDED), ends).order_by(col(Transition.id).desc()).limit(limit)
     jobs = session.exec(moves).all()
     runs = dict(session.exec(select(Job.id, Job.run_id).where(col(Job.id).in_(jobs))).all())
@@ -108,7 +129,7 @@ def ended(session: Session, limit: int) -> list[int]:
 
 
 def _select(session: Session, wanted: Wanted) -> SelectOfScalar[Run]:
-    query = select(Run).where(_matches(wanted.q))
+    query = select(Run).where(_matches(wanted.q), _is_archived(wanted.archived))
     match wanted.status:
         case None:
             return query
@@ -116,8 +137,14 @@ def _select(session: Session, wanted: Wanted) -> SelectOfScalar[Run]:
             return query.where(~select(_stage.id).where(_stage.run_id == Run.id, ~_has_succeeded(_stage)).exists())
         case Shown.waiting:
             return query.where(col(Run.id).in_(select(StageRun.run_id).where(_has_no_job(), _is_current())))
+        case Shown.gated:
+            return query.where(col(Run.id).in_(select(StageRun.run_id).where(_is_gated(StageRun), _is_current())))
         case status:
-            return query.where(col(Run.id).in_(standing(is_shown(status, db.now(session))).with_only_columns(col(Job.run_id))))
+            return query.where(col(Run.id).in_(_standing(is_shown(status, db.now(session))).with_only_columns(col(Job.run_id))))
+
+
+def _is_archived(archived: bool) -> ColumnElement[bool]:
+    return col(Run.archived_at).is_not(None) if archived else col(Run.archived_at).is_(None)
 
 
 def _matches(q: str) -> ColumnElement[bool]:
@@ -134,7 +161,11 @@ _later, _before, _stage = aliased(StageRun), aliased(StageRun), aliased(StageRun
 
 def _stands() -> ColumnElement[bool]:
     """Whether a job of a stage is the one that its run's status comes from, unless it has succeeded and another stage follows."""
-    return and_(_is_newest(Job), _is_current())
+    return and_(_is_newest(Job), ~_is_gated(StageRun), _is_current())
+
+
+def _is_gated(stage: type[StageRun]) -> ColumnElement[bool]:
+    return col(stage.gated_because).is_not(None)
 
 
 def _is_newest(job: type[Job]) -> ColumnElement[bool]:
@@ -150,11 +181,12 @@ def _is_current() -> ColumnElement[bool]:
 
 def _has_succeeded(stage: type[StageRun]) -> ColumnElement[bool]:
     job = aliased(Job)
-    return select(job.id).where(job.stage_id == stage.id, job.status == JobStatus.succeeded, _is_newest(job)).exists()
+    done = select(job.id).where(job.stage_id == stage.id, job.status == JobStatus.succeeded, _is_newest(job)).exists()
+    return and_(done, ~_is_gated(stage))
 
 
 def _has_no_job() -> ColumnElement[bool]:
-    return ~select(Job.id).where(Job.stage_id == StageRun.id).exists()
+    return and_(~select(Job.id).where(Job.stage_id == StageRun.id).exists(), ~_is_gated(StageRun))
 
 
 def _is_silent(now: datetime) -> ColumnElement[bool]:
