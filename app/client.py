@@ -45,8 +45,11 @@ class Client:
     def get(self, path: str, **params: Any) -> Any:
         return self._ask("GET", path, params=_given(params))
 
-    def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        return self._ask("POST", path, json=body or {})
+    def post(self, path: str, body: Mapping[str, Any] | None = None, **params: Any) -> Any:
+        return self._ask("POST", path, json=body or {}, params=_given(params))
+
+    def delete(self, path: str, **params: Any) -> None:
+        self._ask("DELETE", path, params=_given(params))
 
     def pages(self, path: str, **params: Any) -> Iterator[dict[str, Any]]:
         """The items of a list, over all its pages."""

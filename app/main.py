@@ -31,7 +31,9 @@ from app.overview import pages as overview_pages
 from app.pages import STATIC, SecurityHeaders, static_version
 from app.problems import RESPONSES, handle_problems
 from app.runs import routes as runs
+from app.runs import verbs as run_verbs
 from app.runs.page import pages as run_pages
+from app.runs.page import verbs as run_page_verbs
 from app.runs.table import pages as list_pages
 from app.samples import routes as samples
 from app.schema import routes as schema
@@ -77,7 +79,17 @@ def create_app(settings: Settings) -> FastAPI:
     handle_problems(app)
     app.include_router(_health)
     app.include_router(_api(app))
-    for domain in (access_pages, overview_pages, list_pages, checkpoint_pages, launch_pages, run_pages, dataset_pages, evaluation_pages):
+    for domain in (
+        access_pages,
+        overview_pages,
+        list_pages,
+        checkpoint_pages,
+        launch_pages,
+        run_pages,
+        run_page_verbs,
+        dataset_pages,
+        evaluation_pages,
+    ):
         app.include_router(domain.router)
     app.mount(f"/static/{static_version()}", StaticFiles(directory=STATIC), name="static")
     return app
@@ -91,7 +103,7 @@ def _mourn(hub: asyncio.Task[None]) -> None:
 
 def _api(app: FastAPI) -> APIRouter:
     api = APIRouter(prefix=PREFIX)
-    for domain in (runs, samples, checkpoints, evaluations, datasets, jobs, events, schema, access):
+    for domain in (runs, run_verbs, samples, checkpoints, evaluations, datasets, jobs, events, schema, access):
         api.include_router(domain.router)
 
     @api.get("/openapi.json", dependencies=[READ], include_in_schema=False)

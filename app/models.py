@@ -86,6 +86,15 @@ def _checkpoint(**more: Any) -> Any:
     return Field(default=None, sa_column_args=(ForeignKey("checkpoint.id", ondelete="SET NULL", use_alter=True),), **more)
 
 
+class StageMark(StrEnum):
+    """What a stage can be besides what its job is."""
+
+    gated = "gated"
+    """Its condition does not hold; a person can open the gate."""
+    stale = "stale"
+    """What it was trained from has been trained again since."""
+
+
 class Run(SQLModel, table=True):
     """One request for a chain of stages, with the config it was asked for, never edited afterwards."""
 
@@ -98,12 +107,18 @@ class Run(SQLModel, table=True):
     priority: int = 0
     request_key: str | None = Field(default=None, unique=True, description="The client's key; a second POST with it gives the same run.")
     request_hash: str = Field(description="Digest of what was asked for, to tell a repeated request from another one under the same key.")
+    note: str = Field(default="", description="What people want to remember of it.")
+    archived_at: datetime | None = _time(default=None, description="Since when lists leave it out.")
+    parent_id: int | None = Field(
+        default=None, index=True, description="The run whose checkpoint it started from. No foreign key: it may be deleted."
+    )
+    origin: dict[str, Any] | None = _json(default=None, nullable=True, description="That checkpoint, see `Origin`; kept when it is deleted.")
     created_at: datetime = _time(index=True)
     created_by: str
 
 
 class StageRun(SQLModel, table=True):
-    """One stage of one run. Its status is its newest job's, or `waiting` while it has none."""
+    """One stage of one run. Its status is `gated` while its gate is closed, else its newest job's, or `waiting` while it has none."""
 
     __tablename__ = "stage"
     __table_args__ = (UniqueConstraint("run_id", "stage"), Index(None, "run_id", "position"))
@@ -114,6 +129,9 @@ class StageRun(SQLModel, table=True):
     position: int
     init_checkpoint: str | None = Field(default=None, description="Path of the checkpoint whose weights it started from.")
     best_checkpoint_id: int | None = _checkpoint()
+    gated_because: str | None = Field(default=None, description="Why its gate is closed; None while it is not.")
+    stale_at: datetime | None = _time(default=None, description="When what it was trained from was begun again.")
+    stale_because: str | None = None
 
 
 class Job(SQLModel, table=True):
@@ -131,6 +149,7 @@ class Job(SQLModel, table=True):
     attempt: int = 0
     max_attempts: int = 3
     losses: int = Field(default=0, description="Attempts in a row that were lost before they had saved anything new.")
+    begun_after: int = Field(default=0, description="The last attempt before the stage was begun again: later ones do not go on from it.")
     devices: int = 1
     priority: int = 0
     directory: str = Field(description="Attempt N of the job writes below <directory>/attempt-N.")
@@ -178,6 +197,19 @@ class Transition(SQLModel, table=True):
     attempt: int
     old: JobStatus | None = _choice(JobStatus, default=None, nullable=True)
     new: JobStatus = _choice(JobStatus)
+    at: datetime = _time()
+    actor: str
+    reason: str
+
+
+class StageChange(SQLModel, table=True):
+    """A stage was gated, or became stale: the part of a timeline that no job has."""
+
+    __tablename__ = "stage_change"
+
+    id: int = _id()
+    stage_id: int = Field(foreign_key="stage.id", index=True, ondelete="CASCADE")
+    new: StageMark = _choice(StageMark)
     at: datetime = _time()
     actor: str
     reason: str

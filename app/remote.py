@@ -14,6 +14,8 @@ Connection = typer.Context
 AsJson = Annotated[bool, typer.Option("--json", help=_("JSON instead of a table."))]
 OfRun = Annotated[int | None, typer.Option(help=_("Only of this run."))]
 RunId = Annotated[int, typer.Argument(help=_("Number of the run."))]
+StageName = Annotated[str, typer.Argument(help=_("vision, resampler or finetune."))]
+Changes = Annotated[list[str] | None, typer.Option("--set", help=_("A setting that is to be otherwise, as in --set resampler.lr=1e-4; any number."))]
 
 RUN_COLUMNS = ("id", "name", "status", "created_at", "created_by")
 STAGE_COLUMNS = ("stage", "status", "attempt", "reason", "detail")
@@ -65,6 +67,86 @@ def stop_run(context: Connection, run_id: RunId) -> None:
 def resume_run(context: Connection, run_id: RunId) -> None:
     """Continue where the run failed or was stopped."""
     _client(context).post(f"/runs/{run_id}/resume")
+
+
+@runs.command("save")
+def save_run(context: Connection, run_id: RunId) -> None:
+    """Write a checkpoint at the next step, without stopping."""
+    _client(context).post(f"/runs/{run_id}/save")
+
+
+@runs.command("retry")
+def retry_run(
+    context: Connection,
+    run_id: RunId,
+    stage: Annotated[str | None, typer.Option(help=_("This stage; one that has succeeded is trained again."))] = None,
+    from_start: Annotated[bool, typer.Option(help=_("Begin the stage again, instead of going on from its last checkpoint."))] = False,
+) -> None:
+    """Go on with what failed or was stopped, or train a stage again."""
+    if from_start and stage is None:
+        raise typer.BadParameter(_("Say with --stage which one is to begin again."), param_hint="--from-start")
+    if stage is None:
+        _client(context).post(f"/runs/{run_id}/retry")
+    else:
+        _client(context).post(f"/runs/{run_id}/stages/{stage}/retry", from_start=from_start or None)
+
+
+@runs.command("open-gate")
+def open_gate(context: Connection, run_id: RunId, stage: StageName) -> None:
+    """Start a gated stage although its condition does not hold."""
+    _client(context).post(f"/runs/{run_id}/stages/{stage}/open-gate")
+
+
+@runs.command("clone")
+def clone_run(context: Connection, run_id: RunId, changes: Changes = None) -> None:
+    """Queue the same once more; prints the new run's number."""
+    typer.echo(_client(context).post(f"/runs/{run_id}/clone", {"config": _settings(changes)})["id"])
+
+
+@runs.command("fork")
+def fork_run(
+    context: Connection,
+    run_id: RunId,
+    checkpoint: Annotated[int | None, typer.Option(help=_("Number of the checkpoint; the best of the furthest stage if not given."))] = None,
+    stage: Annotated[list[str] | None, typer.Option(help=_("A stage to train, any number; those behind the checkpoint's if not given."))] = None,
+    changes: Changes = None,
+) -> None:
+    """Queue a run that starts from the weights of one of its checkpoints; prints the new run's number."""
+    body = {"config": _settings(changes), "checkpoint_id": checkpoint, "stages": stage or None}
+    typer.echo(_client(context).post(f"/runs/{run_id}/fork", body)["id"])
+
+
+@runs.command("archive")
+def archive_run(context: Connection, run_id: RunId) -> None:
+    """Leave the run out of lists; nothing of it is removed."""
+    _client(context).post(f"/runs/{run_id}/archive")
+
+
+@runs.command("delete")
+def delete_run(
+    context: Connection,
+    run_id: RunId,
+    force: Annotated[bool, typer.Option(help=_("Also if other runs started from its checkpoints."))] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help=_("Do not ask."))] = False,
+) -> None:
+    """Remove the run for good, with its checkpoints, logs, metrics, evaluations and exports."""
+    if not yes:
+        run = _client(context).get(f"/runs/{run_id}")
+        typer.confirm(_("Delete run {id} {name} and all its files?").format(id=run_id, name=run["name"]), abort=True)
+    _client(context).delete(f"/runs/{run_id}", force=force or None)
+
+
+def _settings(changes: list[str] | None) -> dict[str, Any]:
+    """`resampler.lr=1e-4` as the API takes it."""
+    from panollava.config import put
+
+    settings: dict[str, Any] = {}
+    for change in changes or ():
+        name, equals, value = change.partition("=")
+        if not equals:
+            raise typer.BadParameter(_("{change} is not NAME=VALUE.").format(change=change), param_hint="--set")
+        put(settings, name, value or None)
+    return settings
 
 
 @checkpoints.command("list")

@@ -12,6 +12,7 @@ import uvicorn
 from app import broker, db
 from app.access.sessions import URL_FILE, base_url
 from app.main import create_app
+from app.runs import removal
 from app.settings import Settings
 from panollava.rundir import write_whole
 
@@ -38,7 +39,9 @@ def run(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM. The embedded broker ends with whoever started it first, this or a worker of the same home."""
     # uvicorn passes the signal on when it has stopped: as an exception it still lets the broker be stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    db.migrate(settings.database_url)
+    with db.transaction(settings.database_url) as session:
+        left = removal.sweep(session, settings.artifacts)
+    removal.empty(left)
     with broker.embedded(settings.home, settings.broker_url) as bell, contextlib.suppress(KeyboardInterrupt):
         app = create_app(settings.model_copy(update={"broker_url": bell.url}))
         settings.home.mkdir(parents=True, exist_ok=True)

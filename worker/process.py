@@ -13,14 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
 
+from app.jobs.stopping import KILL_AFTER, TERM_AFTER
 from panollava.events import LEASE_VARIABLE, STOP_FILE
 from worker.lease import LEASE_SECONDS
 
 OUTPUT_FILE = "output.log"
-TERM_AFTER = 8.0
-"""Seconds between the stop file and SIGTERM, for a trainer that is not at a step boundary."""
-KILL_AFTER = 60.0
-"""The save limit: seconds between SIGTERM and SIGKILL, time to write a large checkpoint."""
 
 # The trainer waits for a line on its stdin, which the worker writes when the database knows its pid. A worker that dies
 # before that closes the pipe instead, and no process is left that nobody can find.

@@ -14,12 +14,13 @@ from sqlmodel import Session
 from app import db, doorbell
 from app.jobs.finish import finish
 from app.jobs.states import PATIENCE
+from app.jobs.stopping import KILL_AFTER
 from panollava.events import EVENTS_FILE
 from worker import orphans, outcome
 from worker.follow import AWAY, BATCH_BYTES, Fenced, Sessions, take_in
 from worker.lease import LEASE_SECONDS
 from worker.orphans import Contact, Watched
-from worker.process import KILL_AFTER, OUTPUT_FILE
+from worker.process import OUTPUT_FILE
 from worker.roster import Member
 
 TAKEOVER = timedelta(seconds=LEASE_SECONDS + KILL_AFTER)

@@ -78,8 +78,8 @@ def best(session: Session, job: Job, attempt: Attempt, name: str | None) -> Chec
 
 
 def last_good(session: Session, job: Job) -> Checkpoint | None:
-    """Where the next attempt of this job can continue: the furthest checkpoint of any attempt whose file is whole. None: from the start."""
-    mine = (Checkpoint.job_id == job.id, col(Checkpoint.kind).in_(CONTINUED))
+    """Where the next attempt of this job can continue: the furthest whole checkpoint since the stage was last begun. None: from the start."""
+    mine = (Checkpoint.job_id == job.id, Checkpoint.attempt > job.begun_after, col(Checkpoint.kind).in_(CONTINUED))
     newest_first = select(Checkpoint).where(*mine).order_by(col(Checkpoint.step).desc(), col(Checkpoint.id).desc())
     return next((each for each in session.exec(newest_first) if is_whole(Path(each.path))), None)
 

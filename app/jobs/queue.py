@@ -8,7 +8,7 @@ from sqlmodel import Session, col, func, select
 from app import db
 from app.jobs import waiting
 from app.jobs.states import PATIENCE, is_lost
-from app.models import ACTIVE, ENDED, Job, JobStatus, StageRun, Transition, Worker
+from app.models import ACTIVE, ENDED, Job, JobStatus, StageChange, StageRun, Transition, Worker
 
 
 def entries(session: Session) -> Sequence[dict[str, Any]]:
@@ -39,7 +39,11 @@ def workers(session: Session) -> Sequence[dict[str, Any]]:
 
 
 def timeline(session: Session, run_id: int) -> Sequence[dict[str, Any]]:
-    """Every change of status of a run's stages, oldest first."""
+    """Every change of status of a run's stages, and what else befell them, oldest first."""
     query = select(Transition, StageRun.stage).join(Job, col(Job.id) == Transition.job_id).join(StageRun, col(StageRun.id) == Job.stage_id)
     found = session.exec(query.where(StageRun.run_id == run_id).order_by(col(Transition.id)))
-    return [transition.model_dump() | {"stage": stage} for transition, stage in found]
+    moves = [transition.model_dump() | {"stage": stage} for transition, stage in found]
+    befell = select(StageChange, StageRun.stage).join(StageRun, col(StageRun.id) == StageChange.stage_id).where(StageRun.run_id == run_id)
+    no_job = dict.fromkeys(("job_id", "attempt", "old"))
+    changes = [change.model_dump() | no_job | {"stage": stage} for change, stage in session.exec(befell.order_by(col(StageChange.id)))]
+    return sorted(moves + changes, key=lambda each: each["at"])

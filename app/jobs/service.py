@@ -150,6 +150,15 @@ def retry(session: Session, job: Job, actor: str, reason: str = "retry") -> None
     move_on(session, job, JobStatus.queued, actor, reason, losses=0, **_fresh(session, job))
 
 
+def begin_again(session: Session, job: Job, actor: str, reason: str) -> None:
+    """Queue a job that has ended from its very start: no attempt so far is continued. Raises Conflict in any other state."""
+    session.refresh(job, with_for_update=True)
+    if job.status not in ENDED:
+        raise Conflict(_("Job {id} is {status}; only one that has ended can begin again.").format(id=job.id, status=job.status))
+    values = _fresh(session, job) | {"resume_from": None, "begun_after": job.attempt, "losses": 0, "progress": {}}
+    move_on(session, job, JobStatus.queued, actor, reason, **values)
+
+
 def _fresh(session: Session, job: Job) -> dict[str, Any]:
     """Columns of a job that waits for its next attempt: where that one starts, and nothing of the one before."""
     checkpoint = checkpoints.last_good(session, job)

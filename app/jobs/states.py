@@ -19,7 +19,7 @@ MOVES: dict[JobStatus, set[JobStatus]] = {
     JobStatus.lost: {JobStatus.queued, JobStatus.failed},
     JobStatus.failed: {JobStatus.queued},
     JobStatus.stopped: {JobStatus.queued},
-    JobStatus.succeeded: set(),
+    JobStatus.succeeded: {JobStatus.queued},
 }
 PATIENCE = timedelta(seconds=30)
 """Silence after which a job counts as lost. A worker that lives is heard every 5 s."""

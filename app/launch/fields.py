@@ -37,6 +37,7 @@ LABELS = {
     "grad_clip": _("Gradient clip"),
     "max_text_length": _("Longest text"),
     "max_steps": _("Most steps"),
+    "gate_below": _("Gate"),
     "data_dir": _("Data directory"),
     "csv_train": _("Training split"),
     "csv_val": _("Validation split"),

@@ -75,7 +75,7 @@ def choose(session: Session, preset: str | None = None, run_id: int | None = Non
 
 def _from_run(session: Session, run: Run) -> Start:
     description = _("What run {id} was asked for, under a name of its own.").format(id=run.id)
-    return Start(_("Duplicate of run {id}").format(id=run.id), description, _asked(session, run), run_id=run.id)
+    return Start(_("Duplicate of run {id}").format(id=run.id), description, asked(session, run), run_id=run.id)
 
 
 def _from_checkpoint(session: Session, checkpoint: Checkpoint) -> Start:
@@ -86,12 +86,12 @@ def _from_checkpoint(session: Session, checkpoint: Checkpoint) -> Start:
     return Start(
         _("From checkpoint {id}").format(id=checkpoint.id),
         text.format(kind=checkpoint.kind, step=checkpoint.step, stage=row.stage, id=run.id),
-        _asked(session, run) | {"stage": [following], "init_from": checkpoint.path},
+        asked(session, run) | {"stage": [following], "init_from": checkpoint.path},
         checkpoint_id=checkpoint.id,
     )
 
 
-def _asked(session: Session, run: Run) -> dict[str, Any]:
+def asked(session: Session, run: Run) -> dict[str, Any]:
     """A run's config but for what the manager set in it; a stranger to this version's schema is refused by name. Raises BadInput."""
     own = {name: value for name, value in run.config.items() if name not in OURS}
     config = validated(RunConfig, merge(request.base(), own | {"name": free_name(session, run.name)}))

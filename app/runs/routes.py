@@ -1,4 +1,4 @@
-"""Runs over HTTP: launch, watch, stop, save, resume."""
+"""Runs over HTTP: launch, watch, stop, save, resume. What else can be asked of one is in `verbs`."""
 
 from collections.abc import AsyncIterator
 from dataclasses import asdict
@@ -14,7 +14,7 @@ from app.checkpoints.routes import CheckpointOut
 from app.deps import BellDep, Cursor, Limit, Page, SessionDep, SettingsDep, StateDep
 from app.events.routes import LastEventId
 from app.events.stream import while_allowed
-from app.jobs import queue
+from app.jobs import queue, stopping
 from app.logs import service as logs
 from app.logs.plain import Level
 from app.metrics import service as metrics
@@ -49,11 +49,12 @@ def list_runs(
     q: Annotated[str, Query(max_length=200, description="Part of the name, whatever the case of its letters, or the id.")] = "",
     status: Annotated[Shown | None, Query(description="As pages show it: `lost` where somebody should be at work and is silent.")] = None,
     sort: Annotated[Sort, Query(description="A minus is downwards; `val_loss` is the lowest of the furthest stage that has one.")] = Sort.newest,
+    archived: Annotated[bool, Query(description="Those that were archived, instead of those that were not.")] = False,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Page[RunOut]:
     """Newest first unless asked otherwise, each with its stages."""
-    rows = lists.page(session, Wanted(q, status), sort, cursor, limit)
+    rows = lists.page(session, Wanted(q, status, archived), sort, cursor, limit)
     return Page[RunOut].of(rows, limit, schemas.describe(session, list(runs.states(session, rows).values())))
 
 
@@ -63,27 +64,27 @@ def create_run(actor: Launcher, body: RunRequest, session: SessionDep, settings:
     config = request.read(body.config, body.preset)
     run = runs.create(session, config, settings, actor.name, priority=body.priority, request_key=body.request_key)
     ring(config.devices)
-    return _show(session, run)
+    return detail(session, run)
 
 
 @router.get("/{run_id}")
 def show_run(run: RunDep, session: SessionDep) -> RunDetail:
     """A run, its config and its stages."""
-    return _show(session, run)
+    return detail(session, run)
 
 
-@router.post("/{run_id}/stop", status_code=202)
+@router.post("/{run_id}/stop", status_code=202, response_description=stopping.WORDS)
 def stop_run(actor: Launcher, run: RunDep, session: SessionDep) -> RunDetail:
-    """Ask for its end: the stage at work saves a checkpoint first. `resume` continues from it."""
+    """Ask for its end; `resume` continues from what was saved."""
     runs.stop(session, run, actor.name)
-    return _show(session, run)
+    return detail(session, run)
 
 
 @router.post("/{run_id}/save", status_code=202)
 def save_run(actor: Launcher, run: RunDep, session: SessionDep) -> RunDetail:
     """Ask for a checkpoint at the next step, without stopping."""
     runs.save(session, run, actor.name)
-    return _show(session, run)
+    return detail(session, run)
 
 
 @router.post("/{run_id}/resume", status_code=202)
@@ -91,13 +92,13 @@ def resume_run(actor: Launcher, run: RunDep, session: SessionDep, ring: BellDep)
     """Queue the stage that failed or was stopped, from its last good checkpoint."""
     runs.resume(session, run, actor.name)
     ring(run.config["devices"])
-    return _show(session, run)
+    return detail(session, run)
 
 
 @router.get("/{run_id}/stages")
 def list_stages(run: RunDep, session: SessionDep) -> list[StageOut]:
     """In training order."""
-    return _show(session, run).stages
+    return detail(session, run).stages
 
 
 @router.get("/{run_id}/checkpoints")
@@ -177,5 +178,6 @@ async def stream_run_events(run: RunDep, state: StateDep, last_id: LastEventId, 
         yield event
 
 
-def _show(session: SessionDep, run: Run) -> RunDetail:
+def detail(session: SessionDep, run: Run) -> RunDetail:
+    """As it stands."""
     return RunDetail.model_validate(schemas.describe(session, [runs.state(session, run)])[0])

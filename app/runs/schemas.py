@@ -13,7 +13,7 @@ from app.deps import RequestKey, Row
 from app.jobs import progress, states, waiting
 from app.logs import service as logs
 from app.metrics import service as metrics
-from app.models import JobStatus, MetricSeries, Run
+from app.models import JobStatus, MetricSeries, Run, StageMark
 from app.runs.service import RunState, StageState
 from panollava.events import jsonable
 from panollava.stages import Stage
@@ -34,9 +34,11 @@ class StageOut(BaseModel):
     """One stage of a run, as its newest job has it."""
 
     stage: Stage
-    status: str = Field(description="waiting (for the stage before it), or the status of its job.")
+    status: str = Field(description="waiting (for the stage before it), gated (see waiting_because), or the status of its job.")
     is_lost: bool = Field(description="Somebody should be at it, but nothing has been heard for 30 s.")
-    waiting_because: str | None = Field(description="Why a queued stage is not at work yet.")
+    waiting_because: str | None = Field(description="Why a queued stage is not at work yet, or what its gate asks for.")
+    stale_at: datetime | None = Field(description="When what it was trained from was begun again; null while it is up to date.")
+    stale_because: str | None
     job_id: int | None
     attempt: int
     progress: dict[str, Any] = Field(description="What the trainer last said: done, total, unit, eta_seconds, device_memory, heard_at.")
@@ -63,6 +65,9 @@ class RunOut(Row):
     is_lost: bool
     priority: int
     request_key: str | None
+    note: str
+    archived_at: datetime | None = Field(description="Since when lists leave it out.")
+    parent_id: int | None = Field(description="The run whose checkpoint it started from, if it did; that may be deleted.")
     created_at: datetime
     created_by: str
     stages: list[StageOut]
@@ -76,13 +81,13 @@ class RunDetail(RunOut):
 
 
 class TransitionOut(Row):
-    """One change of a status."""
+    """One change of a status. A stage that was gated or became stale has no job that changed."""
 
-    job_id: int
+    job_id: int | None
     stage: Stage | None
-    attempt: int
+    attempt: int | None
     old: JobStatus | None
-    new: JobStatus
+    new: JobStatus | StageMark
     at: datetime
     actor: str
     reason: str
@@ -168,7 +173,9 @@ def _stage(state: StageState, reasons: dict[int, str], now: datetime) -> StageOu
         stage=state.stage,
         status=state.status,
         is_lost=job is not None and states.is_lost(job, now),
-        waiting_because=reasons.get(job.id) if job else None,
+        waiting_because=state.row.gated_because or (reasons.get(job.id) if job else None),
+        stale_at=state.row.stale_at,
+        stale_because=state.row.stale_because,
         job_id=job.id if job else None,
         init_checkpoint=state.row.init_checkpoint,
         best_checkpoint_id=state.row.best_checkpoint_id,

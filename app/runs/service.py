@@ -2,24 +2,28 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from sqlmodel import Session, col, select
 
 from app import db
+from app.checkpoints import service as checkpoints
 from app.errors import Conflict, NotFound
 from app.i18n import _
 from app.jobs import service as jobs
-from app.models import ACTIVE, ENDED, Checkpoint, Job, JobKind, JobStatus, Run, StageRun
+from app.models import ACTIVE, ENDED, Checkpoint, Job, JobStatus, Run, StageMark, StageRun
 from app.paths import free_directory, shared_cache
 from app.requests import digest, requested
+from app.runs import chain, lineage
 from app.runs.request import resolve
 from app.settings import Settings
-from panollava import rundir
 from panollava.config import RunConfig
 from panollava.stages import Stage
 
 WAITING = "waiting"
 """Status of a stage that has no job yet, because the one before it has not succeeded."""
+GATED = StageMark.gated.value
+"""Status of a stage whose gate is closed."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class StageState:
 
     @property
     def status(self) -> str:
+        if self.row.gated_because:
+            return GATED
         return self.job.status if self.job else WAITING
 
 
@@ -56,14 +62,14 @@ class RunState:
 
 
 def create(
-    session: Session, config: RunConfig, settings: Settings, actor: str, priority: int = 0, request_key: str | None = None
+    session: Session, config: RunConfig, settings: Settings, actor: str, priority: int = 0, request_key: str | None = None, asked: str = ""
 ) -> Run:  # fmt: skip
     """A run, its stages and its first job, or nothing at all. The caller commits, then rings.
 
-    The same `request_key` with the same request gives the same run again. Raises Conflict when it comes with another request, and
-    Forbidden, Invalid or BadInput for what cannot be trained.
+    The same `request_key` with the same request gives the same run again; `asked` is the digest of a request that is no config itself.
+    Raises Conflict when the key comes with another request, and Forbidden, Invalid or BadInput for what cannot be trained.
     """
-    asked = digest(config.model_dump(), priority)
+    asked = asked or digest(config.model_dump(), priority)
     if request_key and (before := requested(session, Run, request_key, asked)):
         return before
     resolved = resolve(config, settings)
@@ -76,19 +82,12 @@ def create(
     run.config = resolved.model_copy(update={"output_dir": run.directory, "log_dir": ""} | shared_cache(settings)).model_dump(mode="json")
     rows = [StageRun(run_id=run.id, stage=stage, position=position) for position, stage in enumerate(config.stage)]
     rows[0].init_checkpoint = resolved.init_from
+    if resolved.init_from and (start := checkpoints.at(session, Path(resolved.init_from))):
+        run.parent_id, run.origin = start.run_id, lineage.origin(session, start)
     session.add_all(rows)
     session.flush()
-    _enqueue(session, run, rows[0], actor, "submitted")
+    chain.enqueue(session, run, rows[0], actor, "submitted")
     return run
-
-
-def _enqueue(session: Session, run: Run, stage: StageRun, actor: str, reason: str) -> Job:
-    directory = rundir.stage_dir(run.directory, run.name, stage.stage)
-    job = Job(
-        kind=JobKind.train, run_id=run.id, stage_id=stage.id, devices=run.config["devices"], priority=run.priority, directory=str(directory),
-        max_attempts=RunConfig.model_construct(**run.config).max_attempts,
-    )  # fmt: skip
-    return jobs.enqueue(session, job, actor, reason)
 
 
 def get(session: Session, run_id: int) -> Run:
@@ -126,16 +125,18 @@ def job_of(session: Session, run: Run, stage: Stage | None = None) -> tuple[Stag
 
 def stop(session: Session, run: Run, actor: str) -> None:
     """End the stage that is queued or at work; it saves first, and no stage follows it. Raises Conflict when there is none."""
-    job = state(session, run).current.job
+    current = state(session, run).current
+    job = current.job
     if job is None or job.status in ENDED:
-        raise Conflict(_("Run {id} has {status}; there is nothing to stop.").format(id=run.id, status=status(session, run)))
+        raise Conflict(_gated(run, current) or _("Run {id} has {status}; there is nothing to stop.").format(id=run.id, status=current.status))
     jobs.request_stop(session, job, actor)
 
 
 def save(session: Session, run: Run, actor: str) -> None:
     """Ask the stage at work for a checkpoint at its next step. Raises Conflict when none is at work."""
-    if (job := state(session, run).current.job) is None:
-        raise Conflict(_("Run {id} is not at work; there is nothing to save.").format(id=run.id))
+    current = state(session, run).current
+    if (job := current.job) is None:
+        raise Conflict(_gated(run, current) or _("Run {id} is not at work; there is nothing to save.").format(id=run.id))
     jobs.request_save(session, job, actor)
 
 
@@ -155,13 +156,20 @@ def _doing(session: Session, run: Run, current: StageState) -> str:
     if job and job.status in ACTIVE:
         text = _("Run {id} is at work already: stage {stage} is {status}, attempt {attempt}.")
         return text.format(id=run.id, stage=current.stage, status=job.status, attempt=job.attempt)
-    return _("Run {id} has {status}; there is nothing to resume.").format(id=run.id, status=current.status)
+    return _gated(run, current) or _("Run {id} has {status}; there is nothing to resume.").format(id=run.id, status=current.status)
+
+
+def _gated(run: Run, current: StageState) -> str | None:
+    """None unless its gate is what keeps the run."""
+    text = _("Run {id} is gated before {stage}: {why}. Open the gate to go on.")
+    return text.format(id=run.id, stage=current.stage, why=current.row.gated_because) if current.status == GATED else None
 
 
 def finish_stage(session: Session, job: Job, best: Checkpoint, actor: str) -> None:
-    """What follows a stage that succeeded: its best checkpoint is named, and the next stage queued from it.
+    """What follows a stage that succeeded: its best checkpoint is named, and the next stage queued from it, unless its gate is closed.
 
-    When somebody had asked for a stop, the next stage is there but stopped, so that `resume` finds it.
+    A next stage that has succeeded before is stale and stays as it is: whether it is trained again is for a person to say. When somebody
+    had asked for a stop, the next stage is there but stopped, so that `resume` finds it.
     """
     stage, run = session.get_one(StageRun, job.stage_id), session.get_one(Run, job.run_id)
     stage.best_checkpoint_id = best.id
@@ -169,8 +177,9 @@ def finish_stage(session: Session, job: Job, best: Checkpoint, actor: str) -> No
     later = select(StageRun).where(StageRun.run_id == run.id, StageRun.position == stage.position + 1)
     if (following := session.exec(later).first()) is None:
         return
-    following.init_checkpoint = best.path
-    session.add(following)
-    queued = _enqueue(session, run, following, actor, f"{stage.stage}_succeeded")
-    if job.stop_requested_at:
+    before = chain.newest_job(session, following)
+    if before and before.status not in (JobStatus.failed, JobStatus.stopped):
+        return
+    queued = chain.begin(session, run, following, best, actor, f"{stage.stage}_succeeded")
+    if queued and job.stop_requested_at:
         jobs.request_stop(session, queued, actor)

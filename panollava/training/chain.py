@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from panollava import ranks, rundir
+from panollava import gates, ranks, rundir
 from panollava.config import RunConfig
 from panollava.errors import BadInput, OutOfMemory
 from panollava.stages import Stage
@@ -43,6 +43,8 @@ def train_chain(config: RunConfig, *, resume: str | None, stage_dir: Path | None
         for stage in config.stage:
             directory = stage_dir or rundir.stage_dir(config.output_dir, config.name, stage)
             start = _start(config, directory, stage, resume if resume == "auto" or stage == config.stage[0] else None, best, fall_back)
+            if best and stage != config.stage[0] and not start.finished:
+                _pass_gate(config, stage, best)
             stop = StopRequest(directory)
             best = start.finished or _train(config, stage, directory, start, stop, fellows)
             if stage != config.stage[-1] and any(ranks.anywhere(bool(stop))):
@@ -87,6 +89,13 @@ def _start(config: RunConfig, directory: Path, stage: Stage, resume: str | None,
     log.info("--resume %s: a checkpoint of stage %s, so stage %s starts from its weights", path, theirs, stage)
     _refuse_to_overwrite(directory)
     return Start(init_from=path, warnings=told)
+
+
+def _pass_gate(config: RunConfig, stage: Stage, best: Path) -> None:
+    """Raises BadInput where the stage's gate is closed to what the one before it has come to."""
+    note = rundir.read_note(best)
+    if why := gates.why_closed(config.stages[stage], note.stage, note.metrics.get("val_loss")):
+        raise BadInput(f"Stage {stage} does not start: {why}. To start it nevertheless: --resume auto --set {stage}.gate_below=")
 
 
 def _say_finished(config: RunConfig, stage: Stage, directory: Path) -> None:

@@ -13,8 +13,9 @@ from app.models import ACTIVE, ENDED, Job, JobStatus, Transition
 ROOT = Path(__file__).parents[2]
 
 
-def test_every_state_has_a_way_out_but_success(house):
-    assert [status for status in JobStatus if not MOVES[status]] == [JobStatus.succeeded]
+def test_every_state_has_a_way_out_and_success_only_into_the_queue(house):
+    assert [status for status in JobStatus if not MOVES[status]] == []
+    assert MOVES[JobStatus.succeeded] == {JobStatus.queued}
     assert set(JobStatus) == {*ACTIVE, *ENDED, JobStatus.queued, JobStatus.lost}
 
 

@@ -56,10 +56,13 @@ def queries(house, limit):
 
 
 OPEN = [(status, silent) for status in JobStatus for silent in ((False, True) if status in ACTIVE else (False,))]
+GATE = ("gated", False)
+"""No job: the stage's gate is closed."""
 JOBS_OF_A_STAGE = [
     [], *([job] for job in OPEN),
     [(JobStatus.failed, False), (JobStatus.running, True)], [(JobStatus.failed, False), (JobStatus.succeeded, False)],
     [(JobStatus.succeeded, False), (JobStatus.failed, False)], [(JobStatus.stopped, False), (JobStatus.queued, False)],
+    [GATE], [(JobStatus.succeeded, False), GATE], [(JobStatus.failed, False), GATE],
 ]  # fmt: skip
 """What a stage can have come to: its jobs, oldest first, each with its status and whether nobody has been heard to work on it."""
 
@@ -80,7 +83,8 @@ def insert_runs(session, shaped):
         session.add_all(stages)
         session.flush()
         for stage, jobs in zip(stages, shape, strict=True):
-            for status, silent in jobs:
+            stage.gated_because = "too high" if GATE in jobs else None
+            for status, silent in (each for each in jobs if each != GATE):
                 heard = (now - timedelta(hours=1) if silent else now) if status in ACTIVE else None
                 session.add(Job(kind="train", run_id=run.id, stage_id=stage.id, status=status, directory="", queued_at=now, heartbeat_at=heard))
                 session.flush()
@@ -101,7 +105,7 @@ def test_the_filter_and_the_counts_agree_with_the_state_of_every_run(session):
 
 
 def expected_of(current, now):
-    return Shown.lost if current.job and states.is_lost(current.job, now) else Shown(current.status)
+    return Shown.lost if current.status != "gated" and current.job and states.is_lost(current.job, now) else Shown(current.status)
 
 
 def test_runs_that_have_ended_come_with_the_latest_end_first(house, session):

@@ -1,7 +1,7 @@
 """The reasons in a run's history, in words."""
 
 from app.i18n import _
-from app.models import JobStatus
+from app.models import JobStatus, StageMark
 from app.runs.page.endings import WORDS
 
 SUCCEEDED = "_succeeded"
@@ -15,13 +15,15 @@ REASONS = {
     "succeeded": _("trained to its end"),
     "worker_drained": _("its worker left and had it saved before"),
     "retry": _("to be tried again"),
+    "trained_again": _("to be trained again, from its start"),
+    "gate_opened": _("its gate was opened"),
 }
 RESUMED = {JobStatus.queued: _("to go on"), JobStatus.running: _("the trainer goes on from a checkpoint")}
 
 
-def why(new: JobStatus, reason: str) -> str:
+def why(new: JobStatus | StageMark, reason: str) -> str:
     """For a change of status; a reason nobody has put into words is shown as it is."""
-    if reason == "resumed":
+    if reason == "resumed" and isinstance(new, JobStatus):
         return RESUMED.get(new, reason)
     if reason.endswith(SUCCEEDED):
         return _("{stage} succeeded").format(stage=reason.removesuffix(SUCCEEDED))

@@ -20,8 +20,8 @@ from panollava.stages import Stage
 
 router = APIRouter(prefix="/runs", include_in_schema=False, dependencies=[READ])
 
-Tab = Literal["charts", "config", "checkpoints", "samples", "timeline"]
-Part = Literal["head", "track", "tabs", "now", "saved", "lineage", "config", "checkpoints", "samples", "timeline"]
+Tab = Literal["charts", "config", "checkpoints", "samples", "timeline", "manage"]
+Part = Literal["head", "track", "tabs", "now", "saved", "lineage", "config", "checkpoints", "samples", "timeline", "manage"]
 LOG_BYTES = 16 * 1024
 """Of the log, in the page as it is first sent; its script brings more."""
 

@@ -14,13 +14,14 @@ from app.checkpoints import service as checkpoints
 from app.checkpoints.kept import Reason
 from app.datasets.tables import SPLITS, paths_of
 from app.i18n import ngettext
-from app.jobs import queue
+from app.jobs import queue, stopping
 from app.jobs.states import PATIENCE
 from app.launch import preview
 from app.metrics import service as metrics
 from app.models import ACTIVE, ENDED, Attempt, Job, JobStatus, Run, Sample, StageRun, Worker
-from app.runs import schemas
+from app.runs import changes, lineage, schemas, stages
 from app.runs import service as runs
+from app.runs.lineage import Child, Link
 from app.runs.page import endings, history, newest, saved, settings_table, track
 from app.runs.page.endings import Ending
 from app.runs.page.forecast import forecast
@@ -55,6 +56,7 @@ class RunView:
 
     patience: int = int(PATIENCE.total_seconds())
     newest_answers: int = cards.NEWEST
+    stopping: str = stopping.WORDS
 
     @cached_property
     def state(self) -> runs.RunState:
@@ -125,6 +127,24 @@ class RunView:
         """Whose log is shown: the job of the stage asked for, else of the last that has begun."""
         begun = {each.stage: each.job for each in self.state.stages if each.job}
         return begun.get(asked) if asked else list(begun.values())[-1]
+
+    @property
+    def is_gated(self) -> bool:
+        return self.current.status == runs.GATED
+
+    @property
+    def stale(self) -> StageOut | None:
+        """The first stage that was trained from what has been begun again since."""
+        return next((each for each in self.run.stages if each.stale_at), None)
+
+    def why_not_again(self, stage: Stage) -> str | None:
+        """Why a stage cannot be trained again now; None if it can."""
+        return stages.why_not(self.state, next(each for each in self.state.stages if each.stage is stage))
+
+    @cached_property
+    def open_job(self) -> Job | None:
+        """What waits or is at work, of the run's stages, evaluations and exports: until it has ended the run is neither archived nor deleted."""
+        return changes.open_job(self.session, self.row)
 
     # how it ended
 
@@ -213,6 +233,16 @@ class RunView:
     def tables(self) -> list[Path]:
         """The data it learns from and is validated on."""
         return list(dict.fromkeys(path for field in SPLITS for path in paths_of(self.row.config, field)))
+
+    @cached_property
+    def ancestors(self) -> list[Link]:
+        """What it started from, the nearest first."""
+        return lineage.ancestors(self.session, self.row)
+
+    @cached_property
+    def children(self) -> Sequence[Child]:
+        """Runs that started from its checkpoints."""
+        return lineage.children(self.session, self.row)
 
     @property
     def handed(self) -> list[Saved]:

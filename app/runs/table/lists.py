@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, String, Subquery, and_, case, literal, or_, true, type_coerce
+from sqlalchemy import ColumnElement, String, Subquery, and_, case, literal, or_, type_coerce
 from sqlalchemy.orm import Mapped, aliased
 from sqlmodel import Session, col, func, select
 from sqlmodel.sql.expression import SelectOfScalar
@@ -34,6 +34,7 @@ class Shown(StrEnum):
     failed = "failed"
     stopped = "stopped"
     lost = "lost"
+    gated = "gated"
 
 
 class Sort(StrEnum):
@@ -54,6 +55,8 @@ class Wanted:
     q: str = ""
     """Part of the name, whatever the case of its letters, or the id."""
     status: Shown | None = None
+    archived: bool = False
+    """Those that were archived, instead of those that were not."""
 
 
 EVERYTHING = Wanted()
@@ -75,32 +78,36 @@ def newer(session: Session, wanted: Wanted, than: int) -> int:
     return session.exec(select(func.count()).select_from(query.subquery())).one()
 
 
-def tally(session: Session, q: str = "") -> dict[Shown, int]:
+def tally(session: Session, q: str = "", archived: bool = False) -> dict[Shown, int]:
     """How many runs of a search are shown with each status."""
-    shown = _shown(_standings(_matches(q)), db.now(session)).label("shown")
+    shown = _shown(_standings(_matches(q), _is_archived(archived)), db.now(session)).label("shown")
     counts = {Shown(status): count for status, count in session.exec(select(shown, func.count()).group_by("shown"))}
     return {each: counts.get(each, 0) for each in Shown}
 
 
 def standing(condition: ColumnElement[bool]) -> SelectOfScalar[Job]:
-    """The jobs that runs stand at, among those that meet a condition. A run that waits stands at none."""
-    stood = _standings(col(Run.id).in_(select(Job.run_id).where(condition)), more=[condition.label("meets")])
-    return select(Job).join(stood, stood.c.job_id == col(Job.id)).where(stood.c.meets)
+    """The jobs that runs stand at, among those that meet a condition. A run that waits or is gated stands at none; an archived one is left out."""
+    stood = _standings(col(Run.id).in_(select(Job.run_id).where(condition)), _is_archived(False), more=[condition.label("meets")])
+    return select(Job).join(stood, stood.c.job_id == col(Job.id)).where(stood.c.meets, stood.c.gated_because.is_(None))
 
 
 def ended(session: Session, limit: int) -> list[int]:
     """Ids of the runs that have ended, the latest first."""
-    stood = _standings()
+    stood = _standings(_is_archived(False))
     now_so = and_(stood.c.job_id == Transition.job_id, stood.c.status == Transition.new, stood.c.attempt == Transition.attempt)
-    query = select(stood.c.run_id).join(Transition, now_so).where(stood.c.status.in_(ENDED)).group_by(stood.c.run_id)
+    query = select(stood.c.run_id).join(Transition, now_so).where(stood.c.status.in_(ENDED), stood.c.gated_because.is_(None)).group_by(stood.c.run_id)
     return list(session.exec(query.order_by(func.max(Transition.id).desc()).limit(limit)))
 
 
 def _select(session: Session, wanted: Wanted) -> SelectOfScalar[Run]:
     if wanted.status is None:
-        return select(Run).where(_matches(wanted.q))
-    stood = _standings(_matches(wanted.q))
+        return select(Run).where(_matches(wanted.q), _is_archived(wanted.archived))
+    stood = _standings(_matches(wanted.q), _is_archived(wanted.archived))
     return select(Run).join(stood, stood.c.run_id == col(Run.id)).where(_shown(stood, db.now(session)) == wanted.status.value)
+
+
+def _is_archived(archived: bool) -> ColumnElement[bool]:
+    return col(Run.archived_at).is_not(None) if archived else col(Run.archived_at).is_(None)
 
 
 def _matches(q: str) -> ColumnElement[bool]:
@@ -113,22 +120,24 @@ def _matches(q: str) -> ColumnElement[bool]:
 # What a run stands at: the same as RunState.current, in SQL
 
 
-def _standings(of: ColumnElement[bool] = true(), more: Sequence[ColumnElement[Any]] = ()) -> Subquery:
+def _standings(*of: ColumnElement[bool], more: Sequence[ColumnElement[Any]] = ()) -> Subquery:
     """Of each run the stage that its status comes from, with the newest job of that stage; the job's columns are NULL where it has none.
 
     Joins by key and one sort, no query inside a row. What chooses among runs goes in here (`of`), and what is joined to it has no condition of its
     own: then a database that knows nothing of its tables, or something that is long past, still has no slow plan to choose.
     """
     newer = aliased(Job)
-    is_done = func.coalesce(col(Job.status) == JobStatus.succeeded, False)
+    is_done = and_(func.coalesce(col(Job.status) == JobStatus.succeeded, False), col(StageRun.gated_because).is_(None))
     first_open_or_last = [case((is_done, 1), else_=0), case((is_done, -col(StageRun.position)), else_=col(StageRun.position))]
     place = func.row_number().over(partition_by=col(StageRun.run_id), order_by=first_open_or_last).label("place")
     query = (
-        select(col(StageRun.run_id), col(Job.id).label("job_id"), Job.status, Job.attempt, Job.heartbeat_at, place, *more)  # type: ignore[call-overload]
+        select(  # type: ignore[call-overload]
+            col(StageRun.run_id), StageRun.gated_because, col(Job.id).label("job_id"), Job.status, Job.attempt, Job.heartbeat_at, place, *more
+        )  # fmt: skip
         .join_from(Run, StageRun, col(StageRun.run_id) == Run.id)
         .outerjoin(Job, col(Job.stage_id) == StageRun.id)
         .outerjoin(newer, and_(col(newer.stage_id) == Job.stage_id, col(newer.id) > Job.id))
-        .where(of, col(newer.id).is_(None))
+        .where(*of, col(newer.id).is_(None))
     )
     placed = query.subquery("placed")
     return select(placed).where(placed.c.place == 1).subquery("standings")
@@ -141,8 +150,10 @@ def _is_silent(heartbeat_at: ColumnElement[Any] | Mapped[Any], now: datetime) ->
 
 def _shown(stood: Subquery, now: datetime) -> ColumnElement[str]:
     silent = and_(stood.c.status.in_(ACTIVE), _is_silent(stood.c.heartbeat_at, now))
-    waiting, lost = literal(Shown.waiting.value), literal(Shown.lost.value)
-    return case((stood.c.job_id.is_(None), waiting), (silent, lost), else_=type_coerce(stood.c.status, String))
+    gated, waiting, lost = (literal(each.value) for each in (Shown.gated, Shown.waiting, Shown.lost))
+    return case(
+        (stood.c.gated_because.is_not(None), gated), (stood.c.job_id.is_(None), waiting), (silent, lost), else_=type_coerce(stood.c.status, String)
+    )
 
 
 def is_shown(status: Shown, now: datetime) -> ColumnElement[bool]:

@@ -27,14 +27,15 @@ class View:
     status: Shown | None = None
     sort: Sort = Sort.newest
     cursor: int | None = None
+    archived: bool = False
 
     @property
     def wanted(self) -> Wanted:
-        return Wanted(self.q, self.status)
+        return Wanted(self.q, self.status, self.archived)
 
     @property
     def is_filtered(self) -> bool:
-        return bool(self.q or self.status)
+        return bool(self.q or self.status or self.archived)
 
     @property
     def url(self) -> str:
@@ -53,8 +54,13 @@ class View:
     def piece(self, name: str, **more: object) -> str:
         return self._to(part=name, **more)
 
+    @property
+    def other(self) -> str:
+        """The archived runs, or the way back from them."""
+        return self._to(archived=None if self.archived else 1)
+
     def _to(self, **changed: object) -> str:
-        kept = {"q": self.q, "status": self.status, "sort": None if self.sort is Sort.newest else self.sort}
+        kept = {"q": self.q, "status": self.status, "sort": None if self.sort is Sort.newest else self.sort, "archived": 1 if self.archived else None}
         return address("/runs", **kept | changed)
 
 
@@ -65,14 +71,15 @@ def list_runs(
     status: Annotated[Shown | None, BLANK_IS_NONE] = None,
     sort: Annotated[Sort | None, BLANK_IS_NONE] = None,
     cursor: int | None = None,
+    archived: bool = False,
     part: Literal["row", "statuses"] | None = None,
     id: int = 0,
 ) -> Response:
     """The page; or one row of it, the run `id`; or how many runs have each status, and how many were launched after the run `id`."""
-    view, session = View(q.strip(), status, sort or Sort.newest, cursor), frame.session
+    view, session = View(q.strip(), status, sort or Sort.newest, cursor, archived), frame.session
     if part == "row":
         return frame.render("runs/_row.html", row=rows.of(session, [runs.get(session, id)])[0])
-    tally = lists.tally(session, view.q)
+    tally = lists.tally(session, view.q, archived)
     shown: dict[str, Any] = {"view": view, "tally": tally, "statuses": _statuses(tally, status), "total": sum(tally.values())}
     if part == "statuses":
         return frame.render("runs/_statuses.html", newest=id, new=lists.newer(session, view.wanted, id), **shown)

@@ -14,7 +14,7 @@ from app.jobs import progress, states, waiting
 from app.models import ACTIVE, Attempt, Checkpoint, Job, JobKind, JobStatus, Run
 from app.runs import service as runs
 from app.runs.page import endings
-from app.runs.service import RunState, StageState
+from app.runs.service import GATED, RunState, StageState
 from app.runs.table.lists import Shown
 from panollava.stages import Stage
 
@@ -23,6 +23,7 @@ NAMES = {Stage.vision: _("Vision"), Stage.resampler: _("Resampler"), Stage.finet
 WORDS = {
     Shown.waiting: _("waiting"), Shown.queued: _("queued"), Shown.starting: _("starting"), Shown.running: _("running"), Shown.stopping: _("stopping"),
     Shown.succeeded: _("succeeded"), Shown.failed: _("failed"), Shown.stopped: _("stopped"), Shown.lost: _("without a heartbeat"),
+    Shown.gated: _("gated"),
 }  # fmt: skip
 AT_WORK = {Shown(status) for status in ACTIVE}
 
@@ -110,13 +111,15 @@ def of(session: Session, listed: Sequence[Run]) -> list[RunRow]:
 
 def _row(state: RunState, reasons: dict[int, str], best: Best | None, took: timedelta | None, now: datetime) -> RunRow:
     job = state.current.job
-    steps, waits = [_step(stage, now) for stage in state.stages], reasons.get(job.id) if job else None
+    steps, waits = [_step(stage, now) for stage in state.stages], state.current.row.gated_because or (reasons.get(job.id) if job else None)
     said = in_words(job.progress, states.is_lost(job, now), now) if job and job.status in ACTIVE else None
     return RunRow(state, steps, waits, best, took, said)
 
 
 def _step(state: StageState, now: datetime) -> Step:
     job = state.job
+    if state.status == GATED:
+        return Step(state.stage, Shown.gated, 0.0)
     if job is None:
         return Step(state.stage, Shown.waiting, 0.0)
     shown = Shown.lost if states.is_lost(job, now) else Shown(job.status)

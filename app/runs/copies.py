@@ -1,0 +1,68 @@
+"""New runs made of a run there is: the same once more, or later stages from one of its checkpoints."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlmodel import Session, col, select
+
+from app.checkpoints import service as checkpoints
+from app.errors import Invalid, NotFound
+from app.i18n import _
+from app.launch import starts
+from app.launch.preview import nest
+from app.models import Checkpoint, Run, StageRun
+from app.requests import digest, requested
+from app.runs import service as runs
+from app.settings import Settings
+from panollava.config import merge, parse
+from panollava.stages import Stage
+
+
+def clone(
+    session: Session, run: Run, changes: Mapping[str, Any], settings: Settings, actor: str, priority: int = 0, request_key: str | None = None
+) -> Run:  # fmt: skip
+    """What a run was asked for, with these changes, under a free name of its own. Raises as `runs.create` does."""
+    asked = digest("clone", run.id, changes, priority)
+    if request_key and (before := requested(session, Run, request_key, asked)):
+        return before
+    return _create(session, run, changes, settings, actor, priority, request_key, asked)
+
+
+def fork(
+    session: Session, run: Run, changes: Mapping[str, Any], settings: Settings, actor: str, priority: int = 0, request_key: str | None = None,
+    checkpoint_id: int | None = None, stages: Sequence[Stage] | None = None,
+) -> Run:  # fmt: skip
+    """A run that starts from the weights of a checkpoint of this one: its best of the furthest stage, unless another is named.
+
+    It trains the stages behind the checkpoint's, unless others are asked for. Raises Invalid for stages that it cannot start, NotFound for
+    a checkpoint of another run, and as `runs.create` does.
+    """
+    asked = digest("fork", run.id, changes, priority, checkpoint_id, stages)
+    if request_key and (before := requested(session, Run, request_key, asked)):
+        return before
+    start = _start(session, run, checkpoint_id)
+    from_ = session.get_one(StageRun, start.stage_id).stage
+    later = [stage for stage in Stage if stage.number > from_.number]
+    wanted = list(stages or later)
+    if not wanted:
+        text = _("stages: {stage} is the last one; name it to train it once more from checkpoint {id}.")
+        raise Invalid(text.format(stage=from_, id=start.id))
+    return _create(session, run, {**changes, "stage": wanted, "init_from": start.path}, settings, actor, priority, request_key, asked)
+
+
+def _start(session: Session, run: Run, checkpoint_id: int | None) -> Checkpoint:
+    if checkpoint_id is not None:
+        if (named := checkpoints.get(session, checkpoint_id)).run_id != run.id:
+            raise NotFound(_("Checkpoint {id} is of run {theirs}, not of run {run}.").format(id=named.id, theirs=named.run_id, run=run.id))
+        return named
+    best = select(Checkpoint).join(StageRun, col(StageRun.best_checkpoint_id) == Checkpoint.id).where(StageRun.run_id == run.id)
+    if (found := session.exec(best.order_by(col(StageRun.position).desc())).first()) is None:
+        raise NotFound(_("No stage of run {id} has a best checkpoint yet; name another one.").format(id=run.id))
+    return found
+
+
+def _create(
+    session: Session, run: Run, changes: Mapping[str, Any], settings: Settings, actor: str, priority: int, request_key: str | None, asked: str
+) -> Run:  # fmt: skip
+    config = parse(merge(nest(starts.asked(session, run)), changes))
+    return runs.create(session, config, settings, actor, priority=priority, request_key=request_key, asked=asked)

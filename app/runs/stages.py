@@ -1,0 +1,113 @@
+"""What people ask of one stage of a run: train it again, or past its gate. Each works in the caller's transaction, which then rings."""
+
+from sqlmodel import Session, col, select
+
+from app import db
+from app.errors import Conflict, NotFound
+from app.i18n import _
+from app.jobs import service as jobs
+from app.models import ENDED, Checkpoint, JobStatus, Run, StageRun
+from app.runs import chain, lineage
+from app.runs import service as runs
+from app.runs.service import GATED, RunState, StageState
+from panollava.stages import Stage
+
+
+def retry(session: Session, run: Run, actor: str) -> None:
+    """Go on with the stage that failed or was stopped, from its last good checkpoint. Raises Conflict when no stage did."""
+    current = runs.state(session, run).current
+    if current.status == JobStatus.succeeded:
+        raise Conflict(_("Run {id} has succeeded; name the stage that is to be trained again.").format(id=run.id))
+    retry_stage(session, run, current.stage, actor)
+
+
+def retry_stage(session: Session, run: Run, stage: Stage, actor: str, *, from_start: bool = False) -> None:
+    """One that failed or was stopped goes on from its last good checkpoint, unless it is to begin again; one that succeeded is trained again.
+
+    What was trained from it is stale then. Raises Conflict where the stage before it is not done, or one behind it is at work.
+    """
+    db.lock(session, f"run {run.id}")
+    state = runs.state(session, run)
+    asked = _of(state, stage)
+    if why := why_not(state, asked):
+        raise Conflict(why)
+    assert asked.job
+    if asked.job.status is JobStatus.succeeded or from_start:
+        _begin_again(session, run, asked.row, actor)
+    else:
+        jobs.retry(session, asked.job, actor)
+
+
+def open_gate(session: Session, run: Run, stage: Stage, actor: str) -> None:
+    """Start the stage although its condition does not hold. Raises Conflict for a gate that is not closed."""
+    db.lock(session, f"run {run.id}")
+    state = runs.state(session, run)
+    asked = _of(state, stage)
+    if asked.status != GATED:
+        text = _("Stage {stage} of run {id} is {status}; there is no closed gate to open.")
+        raise Conflict(text.format(stage=stage, id=run.id, status=asked.status))
+    if why := _in_between(state, asked):
+        raise Conflict(why)
+    chain.enqueue(session, run, asked.row, actor, "gate_opened")
+
+
+def _of(state: RunState, stage: Stage) -> StageState:
+    if (found := next((each for each in state.stages if each.stage is stage), None)) is None:
+        raise NotFound(_("Run {id} has no stage {stage}.").format(id=state.run.id, stage=stage))
+    return found
+
+
+def why_not(state: RunState, asked: StageState) -> str | None:
+    """Why a stage cannot be trained again, or go on, as things are; None if it can."""
+    if why := _in_between(state, asked):
+        return why
+    if asked.status == GATED:
+        return _("The gate of stage {stage} is closed: {why}. Open it instead.").format(stage=asked.stage, why=asked.row.gated_because)
+    if asked.job is None or asked.job.status not in ENDED:
+        return _("Stage {stage} of run {id} is {status} already.").format(stage=asked.stage, id=state.run.id, status=asked.status)
+    return None
+
+
+def _in_between(state: RunState, asked: StageState) -> str | None:
+    """What a stage before it has yet to do, or one behind it is at."""
+    for each in state.stages:
+        if each.row.position < asked.row.position and each.status != JobStatus.succeeded:
+            text = _("Stage {stage} of run {id} starts from {other}, which is {status}.")
+            return text.format(stage=asked.stage, id=state.run.id, other=each.stage, status=each.status)
+        if each.row.position > asked.row.position and each.job and each.job.status not in ENDED:
+            text = _("Stage {other} of run {id} is {status}; stop it before {stage} is trained again.")
+            return text.format(stage=asked.stage, id=state.run.id, other=each.stage, status=each.status)
+    return None
+
+
+def _begin_again(session: Session, run: Run, stage: StageRun, actor: str) -> None:
+    """From what its parent hands over now; a first stage from what it started from, or from what that has come to be."""
+    if stage.position == 0:
+        _take_newer_weights(session, run, stage)
+        chain.enqueue(session, run, stage, actor, "trained_again")
+        return
+    before = session.exec(select(StageRun).where(StageRun.run_id == run.id, StageRun.position == stage.position - 1)).one()
+    chain.begin(session, run, stage, _best(session, before), actor, "trained_again")
+
+
+def _take_newer_weights(session: Session, run: Run, stage: StageRun) -> None:
+    """Where the stage that this run was forked from has been trained again since. It may be of a run that is deleted: then it stays as it is."""
+    if stage.stale_at is None or run.origin is None or (parent := session.get(Run, run.parent_id)) is None:
+        return
+    origin = _of(runs.state(session, parent), Stage(run.origin["stage"]))
+    if origin.status != JobStatus.succeeded:
+        text = _("Stage {stage} of run {parent}, from which run {id} starts, is {status}.")
+        raise Conflict(text.format(stage=origin.stage, parent=parent.id, id=run.id, status=origin.status))
+    best = _best(session, origin.row)
+    stage.init_checkpoint, run.origin = best.path, lineage.origin(session, best)
+    if origin.row.stale_at is None:
+        stage.stale_at = stage.stale_because = None
+    session.add_all([run, stage])
+
+
+def _best(session: Session, stage: StageRun) -> Checkpoint:
+    found = session.exec(select(Checkpoint).where(col(Checkpoint.id) == stage.best_checkpoint_id)).first()
+    if found is None:
+        text = _("The best checkpoint of {stage} of run {id} is gone; train that stage again first.")
+        raise Conflict(text.format(stage=stage.stage, id=stage.run_id))
+    return found
