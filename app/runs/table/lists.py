@@ -133,7 +133,7 @@ def _standings(*of: ColumnElement[bool], more: Sequence[ColumnElement[Any]] = ()
     query = (
         select(  # type: ignore[call-overload]
             col(StageRun.run_id), StageRun.gated_because, col(Job.id).label("job_id"), Job.status, Job.attempt, Job.heartbeat_at, place, *more
-        )  # fmt: skip
+        )
         .join_from(Run, StageRun, col(StageRun.run_id) == Run.id)
         .outerjoin(Job, col(Job.stage_id) == StageRun.id)
         .outerjoin(newer, and_(col(newer.stage_id) == Job.stage_id, col(newer.id) > Job.id))
