@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from app import artifacts
 from app.errors import AppError, Invalid
 from app.i18n import _
-from app.paths import allowed, check_images, check_remote
+from app.paths import allowed, allowed_artifact, check_images, check_remote
 from app.settings import Settings
 from panollava import architecture, rundir
 from panollava.config import CONFIG_FILE, RunConfig, from_file, merge, parse
@@ -19,7 +20,7 @@ from panollava.presets import PRESETS
 from panollava.refusals import cell_refusals, text_refusals
 from panollava.stages import RECIPES
 
-PATHS = ("data_dir", "image_root", "init_from")
+PATHS = {"data_dir": allowed, "image_root": allowed, "init_from": allowed_artifact}
 MODELS = ("vision_model", "language_model")
 OURS = ("output_dir", "log_dir", "cache_dir", "cache_gb")
 """Set by the manager for every run, so no choice of anybody's."""
@@ -91,7 +92,7 @@ def examine(config: RunConfig, settings: Settings) -> tuple[RunConfig, list[Refu
             _check_models(resolved)
     if resolved.init_from and seen.paths.keys() >= set(MODELS):
         with seen.to("init_from"):
-            _check_start(Path(resolved.init_from), resolved)
+            _check_start(resolved.init_from, resolved)
     return resolved, seen.refusals
 
 
@@ -120,7 +121,7 @@ def _where(config: RunConfig, field: str) -> str:
 
 
 def _path(settings: Settings, field: str, value: str | None) -> str | None:
-    return value and str(allowed(settings, field, value))
+    return value and str(PATHS[field](settings, field, value))
 
 
 def is_directory(model: str) -> bool:
@@ -154,11 +155,11 @@ def _check_models(config: RunConfig) -> None:
         raise BadInput("\n".join(f"{each.field}: {each.message}" for each in wrong), [(each.field, each.message) for each in wrong])
 
 
-def _check_start(checkpoint: Path, config: RunConfig) -> None:
+def _check_start(checkpoint: str, config: RunConfig) -> None:
     """Models on the hub that are not here cannot be compared; the trainer compares them when it has them."""
-    note, first = rundir.read_note(checkpoint), config.stage[0]
+    note, first = artifacts.read_note(checkpoint), config.stage[0]
     if wanted := architecture.of(config):
-        rundir.check_same_architecture(checkpoint, note.stage, note.architecture, wanted)
+        rundir.check_same_architecture(Path(checkpoint), note.stage, note.architecture, wanted)
     if note.stage.number > first.number:
         text = _("init_from: {path} is of stage {theirs}, which cannot start the earlier stage {stage}.")
         raise Invalid(text.format(path=checkpoint, theirs=note.stage, stage=first))

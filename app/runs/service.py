@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from sqlmodel import Session, col, select
 
-from app import db
+from app import artifacts, db
 from app.errors import Conflict, NotFound
 from app.i18n import _
 from app.jobs import service as jobs
 from app.models import ACTIVE, ENDED, Checkpoint, Job, JobKind, JobStatus, Run, StageRun
-from app.paths import free_directory, shared_cache
+from app.paths import shared_cache
 from app.requests import digest, requested
 from app.runs.request import resolve
 from app.settings import Settings
@@ -72,7 +72,7 @@ def create(
     )
     session.add(run)
     session.flush()
-    run.directory = str(free_directory(settings.artifacts / f"run-{run.id}"))
+    run.directory = artifacts.free(artifacts.join(settings.artifacts, f"run-{run.id}"))
     run.config = resolved.model_copy(update={"output_dir": run.directory, "log_dir": ""} | shared_cache(settings)).model_dump(mode="json")
     rows = [StageRun(run_id=run.id, stage=stage, position=position) for position, stage in enumerate(config.stage)]
     rows[0].init_checkpoint = resolved.init_from
@@ -83,9 +83,9 @@ def create(
 
 
 def _enqueue(session: Session, run: Run, stage: StageRun, actor: str, reason: str) -> Job:
-    directory = rundir.stage_dir(run.directory, run.name, stage.stage)
+    directory = artifacts.join(run.directory, str(rundir.stage_dir("", run.name, stage.stage)))
     job = Job(
-        kind=JobKind.train, run_id=run.id, stage_id=stage.id, devices=run.config["devices"], priority=run.priority, directory=str(directory)
+        kind=JobKind.train, run_id=run.id, stage_id=stage.id, devices=run.config["devices"], priority=run.priority, directory=directory
     )  # fmt: skip
     return jobs.enqueue(session, job, actor, reason)
 

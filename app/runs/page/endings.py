@@ -24,6 +24,8 @@ WORDS = {
     "exit_code": _("The trainer crashed"),
     "signal": _("The trainer was killed from outside"),
     "infrastructure": _("Its worker could not go on"),
+    "missing_file": _("The store has not got what it needs"),
+    "not_stored": _("It was stopped while the store did not answer"),
     "killed": _("It was stopped"),
     "stopped": _("It was stopped"),
     "stop_requested": _("It was stopped while it waited"),
@@ -35,6 +37,8 @@ HINTS = {
     "Diverged": _("Duplicate the run with a smaller lr, a longer warm-up or a smaller grad_clip."),
     "no_result": _("The trainer said that it had succeeded, but its best checkpoint is missing or torn: look at the disk."),
     "signal": _("Most often the machine itself ran out of memory: use fewer num_workers or a smaller batch_size."),
+    "missing_file": _("Start it from another checkpoint: duplicate the run."),
+    "not_stored": _("The host that is named uploads the rest when the store answers again; a resume after that goes on from there."),
     "infrastructure": _("This is not the run's own fault: a full disk or a defect of ours. Resume when it is mended."),
 }
 
