@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from sqlmodel import Session, col, select
 
@@ -18,7 +19,7 @@ from app.jobs.finish import finish
 from app.jobs.states import PATIENCE, is_lost
 from app.models import ACTIVE, Attempt, Job, Worker
 from panollava.events import EVENTS_FILE
-from worker import outcome, process, roster
+from worker import outcome, process, roster, uploads
 from worker.follow import AWAY, BATCH_BYTES, Claimed, Fenced, Sessions, take_in
 from worker.process import OUTPUT_FILE, Identity, Patience
 from worker.roster import Member
@@ -38,6 +39,8 @@ class Recovery:
     broker_url: str
     patience: Patience
     """How long a trainer may take to stop."""
+    scratch: Path | None = None
+    """Where this host has its part of artifacts that belong into a store."""
     silence: timedelta = PATIENCE
     confirm_seconds: float = CONFIRM_SECONDS
     _suspects: dict[int, tuple[datetime | None, float]] = field(default_factory=dict)
@@ -50,7 +53,7 @@ class Recovery:
         """Recover the jobs of workers that are gone, and end trainers of this machine that nobody follows any more."""
         with self.sessions.reading() as session:
             strays = _strays(session)
-            lost = [Claimed.of(attempt) for job, attempt, worker in _active(session) if self._is_gone(job, worker, db.now(session))]
+            lost = [Claimed.of(attempt, self.scratch) for job, attempt, worker in _active(session) if self._is_gone(job, worker, db.now(session))]
         for stray in strays:
             if stray.alive:
                 log.warning("Trainer %d belongs to an attempt that was given up; killing it.", stray.pid)
@@ -60,7 +63,7 @@ class Recovery:
     def own(self) -> None:
         """Recover the active jobs of this very worker. Only for a caller who knows that it is at none."""
         with self.sessions.reading() as session:
-            left = [Claimed.of(attempt) for _job, attempt, worker in _active(session) if worker and worker.id == self.member.id]
+            left = [Claimed.of(attempt, self.scratch) for _job, attempt, worker in _active(session) if worker and worker.id == self.member.id]
         self._recover(left)
 
     def _is_gone(self, job: Job, worker: Worker | None, now: datetime) -> bool:
@@ -83,6 +86,8 @@ class Recovery:
             try:
                 ended = self._stop_trainer(claimed)
                 self._bring_in(claimed, ended)
+                if ended:
+                    uploads.store_rest(self.sessions, claimed, self.scratch)
                 self._settle(claimed)
             except Fenced:
                 log.warning("Somebody else has recovered job %d.", claimed.job_id)
@@ -113,7 +118,10 @@ class Recovery:
         with self.sessions.writing.begin() as session:
             job = _still_his(session, claimed)
             if result:
-                finish(session, job.id, job.attempt, result.status, actor=self._actor, reason=result.reason, detail=result.detail, best=result.best)
+                finish(
+                    session, job.id, job.attempt, result.status,
+                    actor=self._actor, reason=result.reason, detail=result.detail, best=result.best, files=claimed.directory,
+                )  # fmt: skip
             else:
                 jobs.lose(session, job, actor=self._actor)
             devices = job.devices

@@ -7,14 +7,17 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Event, Lock
 
 from app import doorbell
+from app.artifacts import Gone
 from app.jobs import service as jobs
 from app.jobs.finish import finish
 from app.models import Attempt, Job, JobStatus, Worker
 from panollava.events import EVENTS_FILE
 from worker import commands, outcome, process
+from worker.exchange import Exchange, Interrupted
 from worker.follow import AWAY, Claimed, Fenced, Follower, Sessions, follow, patiently
 from worker.outcome import Outcome
 from worker.process import OUTPUT_FILE, Child, Patience, Stopping
@@ -38,12 +41,14 @@ class Work:
     trainer: Sequence[str] = TRAINER
     patience: Patience = field(default_factory=Patience)
     """How long a trainer may take to stop."""
+    scratch: Path | None = None
+    """Where this host has its part of artifacts that belong into a store."""
     leaving: Event = field(default_factory=Event)
     recovery: Recovery = field(init=False)
     _lock: Lock = field(default_factory=Lock)
 
     def __post_init__(self) -> None:
-        self.recovery = Recovery(self.sessions, self.member, self.broker_url, self.patience)
+        self.recovery = Recovery(self.sessions, self.member, self.broker_url, self.patience, self.scratch)
 
     def take(self) -> None:
         """Do what is queued for this worker's devices, until nothing is. A second caller waits, then finds the rest."""
@@ -61,7 +66,7 @@ class Work:
     def _claim(self) -> Claimed | None:
         with self.sessions.writing.begin() as session:
             attempt = jobs.claim(session, session.get_one(Worker, self.member.id))
-            claimed = Claimed.of(attempt) if attempt else None
+            claimed = Claimed.of(attempt, self.scratch) if attempt else None
         if claimed:
             log.info("Job %d, attempt %d, in %s", claimed.job_id, claimed.number, claimed.directory)
             doorbell.announce(self.broker_url)
@@ -69,12 +74,17 @@ class Work:
 
     def _do(self, claimed: Claimed) -> None:
         child = None
+        follower = Follower(self.sessions, claimed, self.broker_url)
+        exchange = Exchange(self.sessions, claimed, self.scratch, follower, self.leaving)
         try:
+            exchange.bring()
             child = self._start(claimed)
             self._introduce(claimed, child)
-            follower = Follower(self.sessions, claimed, self.broker_url)
-            code, stopping = follow(child, follower, claimed.directory, leaving=self.leaving, patience=self.patience)
+            with exchange.storing():
+                code, stopping = follow(child, follower, claimed.directory, leaving=self.leaving, patience=self.patience)
             self._settle(claimed, code, stopping)
+        except (Interrupted, Gone) as error:
+            self._cut_short(claimed, error)
         except Fenced:
             log.warning("Job %d is no longer attempt %d's: its trainer is killed and nothing more is written.", claimed.job_id, claimed.number)
             _kill(child)
@@ -85,7 +95,7 @@ class Work:
 
     def _start(self, claimed: Claimed) -> Child:
         with self.sessions.reading() as session:
-            arguments = commands.prepare(session, session.get_one(Job, claimed.job_id), session.get_one(Attempt, claimed.attempt_id))
+            arguments = commands.prepare(session, session.get_one(Job, claimed.job_id), session.get_one(Attempt, claimed.attempt_id), self.scratch)
         return process.start([*self.trainer, *arguments], claimed.directory, self.member.devices, self.environment)
 
     def _introduce(self, claimed: Claimed, child: Child) -> None:
@@ -102,12 +112,16 @@ class Work:
         """Write down how it ended, which may queue more work. Raises Fenced."""
         word, tail = outcome.last_word(claimed.directory / EVENTS_FILE), outcome.last_lines(claimed.directory / OUTPUT_FILE)
         result = outcome.judge(word, code, tail, asked=stopping is not None, killed=stopping is not None and stopping.killed)
+        self._end(claimed, result, code)
+
+    def _end(self, claimed: Claimed, result: Outcome, code: int | None = None) -> None:
+        """Raises Fenced."""
         job = patiently(lambda: self._finish(claimed, result, code), self.leaving)
         log.info("Job %d, attempt %d: %s (%s)", claimed.job_id, claimed.number, job.status, job.reason or result.reason)
         doorbell.ring(job.devices, self.broker_url)
         doorbell.announce(self.broker_url)
 
-    def _finish(self, claimed: Claimed, result: Outcome, code: int) -> Job:
+    def _finish(self, claimed: Claimed, result: Outcome, code: int | None) -> Job:
         """One transaction. A job that only this worker's leaving stopped is queued again. Raises Fenced."""
         with self.sessions.writing.begin() as session:
             job = session.get_one(Job, claimed.job_id, with_for_update=True)
@@ -115,12 +129,21 @@ class Work:
             mine = finish(
                 session, job.id, claimed.number, result.status,
                 actor=DRAIN if drained else self.member.name, reason=result.reason, detail=result.detail, best=result.best, exit_code=code,
+                files=claimed.directory,
             )  # fmt: skip
             if not mine:
                 raise Fenced
             if drained:
                 jobs.retry(session, job, DRAIN, reason="worker_drained")
             return job
+
+    def _cut_short(self, claimed: Claimed, error: Interrupted | Gone) -> None:
+        """End a job for which the store has not what it needs, or does not answer when it is to end."""
+        status, reason = (JobStatus.failed, "missing_file") if isinstance(error, Gone) else (JobStatus.stopped, "not_stored")
+        try:
+            self._end(claimed, Outcome(status, reason, str(error)))
+        except Fenced:
+            log.warning("Job %d is no longer attempt %d's; nothing more is written.", claimed.job_id, claimed.number)
 
     def _give_up(self, claimed: Claimed, error: Exception) -> None:
         """Fail the job for a cause that is not its own. If the database is what failed, `own` finds the job before the next claim."""

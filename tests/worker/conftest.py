@@ -57,10 +57,10 @@ def empty_database(tmp_path_factory):
 
 
 @contextmanager
-def built(home: Path, empty_database: Path) -> Iterator["House"]:
+def built(home: Path, empty_database: Path, **more: Any) -> Iterator["House"]:
     shutil.copy(empty_database, home / "panollava.db")
     (home / "train.csv").write_text("url,query,annotation\na.jpg,What?,This.\n")
-    house = House(Settings(home=home, roots=[home]))
+    house = House(Settings(home=home, roots=[home], **more))
     yield house
     house.close()
 
@@ -100,10 +100,10 @@ class House:
             run = runs.create(session, config, self.settings, actor="test")
             return session.exec(select(Job.id).where(Job.run_id == run.id)).one()
 
-    def evaluate(self, checkpoint: str) -> int:
+    def evaluate(self, checkpoint: str, devices: int = 1) -> int:
         config = EvaluateConfig(checkpoint=checkpoint, csv=str(self.settings.home / "train.csv"))
         with self.sessions.writing.begin() as session:
-            evaluation = evaluations.create(session, config, self.settings, actor="test")
+            evaluation = evaluations.create(session, config, self.settings, actor="test", devices=devices)
             return session.exec(select(Job.id).where(Job.evaluation_id == evaluation.id)).one()
 
     def do(self, verb: Callable[..., Any], job_id: int, *args: Any) -> Any:
@@ -116,16 +116,16 @@ class House:
 
     # workers
 
-    def work(self, name: str = "one", patience: Patience = PATIENT) -> Work:
+    def work(self, name: str = "one", patience: Patience = PATIENT, scratch: Path | None = None) -> Work:
         """A worker's hands in this process."""
         member = roster.join(self.sessions.writing, name, ["cpu"])
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        return Work(self.sessions, member, NOBODY, environment, FAKE_TRAINER, patience)
+        return Work(self.sessions, member, NOBODY, environment, FAKE_TRAINER, patience, scratch)
 
-    def worker(self, broker_url: str, name: str = "one", **more: str) -> subprocess.Popen:
+    def worker(self, broker_url: str, name: str = "one", devices: str = "cpu", **more: str) -> subprocess.Popen:
         """A real worker: its own process, a real Celery."""
         mine = {"PANOLLAVA_HOME": str(self.settings.home), "PANOLLAVA_BROKER_URL": broker_url} | more
-        command = [sys.executable, "-m", "tests.worker.run_worker", "--name", name, "--devices", "cpu"]
+        command = [sys.executable, "-m", "tests.worker.run_worker", "--name", name, "--devices", devices]
         with (self.settings.home / f"worker-{name}.log").open("ab") as log:
             process = subprocess.Popen(command, cwd=ROOT, env=os.environ | mine, stdout=log, stderr=log)
         self.processes.append(process)

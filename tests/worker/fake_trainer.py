@@ -158,6 +158,8 @@ def main() -> int:
     parser.add_argument("--fall-back", action="store_true")
     given = parser.parse_args()
     config = json.loads(Path(given.config).read_text())
+    if start := config.get("checkpoint") or given.init_from:
+        rundir.verify(Path(start))
     if given.verb == "evaluate":
         return Fake(SCRIPTS["steady"], Path(given.output_dir), "evaluate", 0).evaluate()
     steps = config["stages"][given.stage]["max_steps"] or DEFAULT_STEPS

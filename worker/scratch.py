@@ -1,0 +1,41 @@
+"""This host's own directory for artifacts that belong into the object store: attempts at work, and copies, forgotten when nobody uses them."""
+
+import shutil
+import time
+from pathlib import Path
+
+from app import artifacts
+from worker.follow import Claimed
+
+STORED = ".stored"
+"""A file of this name says that the store has all of an attempt's directory."""
+CACHE = "_cache"
+"""This host's own cache of views and features; no bucket can have this name."""
+KEPT_SECONDS = 24 * 3600.0
+"""How long a copy is kept that no job asks for."""
+
+
+def begin(claimed: Claimed) -> None:
+    """An empty directory: what lies under this name is of an earlier claim that did not come to its commit, or of another database."""
+    if artifacts.is_remote(claimed.name):
+        shutil.rmtree(claimed.directory, ignore_errors=True)
+        claimed.directory.mkdir(parents=True)
+
+
+def end(claimed: Claimed) -> None:
+    """The store has everything."""
+    (claimed.directory / STORED).touch()
+
+
+def use(copy: Path) -> None:
+    """A job is given this copy of a file."""
+    if attempt := next((each for each in copy.parents if each.name.startswith("attempt-")), None):
+        (attempt / STORED).touch()
+
+
+def trim(scratch: Path, kept_seconds: float = KEPT_SECONDS) -> None:
+    """Forget copies that no job has asked for in a while; what the store has not got is never touched."""
+    buckets = [each for each in scratch.glob("*") if each.name != CACHE]
+    for mark in [mark for bucket in buckets for mark in bucket.rglob(f"attempt-*/{STORED}")]:
+        if time.time() - mark.stat().st_mtime > kept_seconds:
+            shutil.rmtree(mark.parent, ignore_errors=True)
