@@ -139,14 +139,17 @@ def delete(name: str) -> None:
 def upload(path: Path, name: str, sha256: str | None = None, tell: Tell = lambda _size: None) -> None:
     """Put a file that nobody writes to any more into the store, whole or not at all: S3 shows an object when its last part is there.
 
-    Each part travels with a checksum; afterwards the store is asked for size and sha256. Raises Gone for a file of other contents, and Away.
+    Each part travels with a checksum; afterwards the store is asked for size and sha256. What it has already is not sent again.
+    Raises Gone for a file of other contents, and Away.
     """
-    digest = rundir.sha256(path)
+    digest, size = rundir.sha256(path), path.stat().st_size
     if sha256 not in (None, digest):
         raise Gone(_("{path}: damaged on this host: its checksum is not the one that its note says.").format(path=path))
+    if holds(name, digest, size):
+        return
     with _asking(name, missing=Away):
         _store().put_file(str(path), name, callback=_callback(tell), Metadata={SHA256: digest}, chunksize=PART_BYTES, max_concurrency=AT_ONCE)
-    if not holds(name, digest, path.stat().st_size):
+    if not holds(name, digest, size):
         raise Away(_("{name}: the store holds something else than what was uploaded.").format(name=name))
 
 

@@ -12,6 +12,7 @@ from sqlmodel import Session, col, update
 from app import db
 from app.checkpoints import service as checkpoints
 from app.i18n import _
+from app.jobs import progress
 from app.jobs.states import move_on
 from app.logs import service as logs
 from app.metrics import service as metrics
@@ -136,7 +137,8 @@ class _Batch:
     def _write_progress(self) -> None:
         if not self._progress:
             return
-        self._job.progress = self._progress.model_dump(exclude={"type"})
+        heard = {progress.HEARD_AT: db.now(self._session).timestamp()}
+        self._job.progress = self._progress.model_dump(exclude={"type"}) | heard
         self._session.add(self._job)
         self._tell("progress", self._job.progress)
 

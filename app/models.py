@@ -44,6 +44,7 @@ class JobKind(StrEnum):
     train = "train"
     evaluate = "evaluate"
     generate = "generate"
+    export = "export"
 
 
 class JobStatus(StrEnum):
@@ -125,10 +126,11 @@ class Job(SQLModel, table=True):
     run_id: int | None = Field(default=None, foreign_key="run.id", index=True, ondelete="CASCADE")
     stage_id: int | None = Field(default=None, foreign_key="stage.id", index=True, ondelete="CASCADE")
     evaluation_id: int | None = Field(default=None, foreign_key="evaluation.id", index=True, ondelete="CASCADE")
+    export_id: int | None = Field(default=None, foreign_key="export.id", index=True, ondelete="CASCADE")
     status: JobStatus = _choice(JobStatus, default=JobStatus.queued)
     attempt: int = 0
     max_attempts: int = 3
-    losses: int = Field(default=0, description="Attempts in a row that were lost with their worker before they had saved anything new.")
+    losses: int = Field(default=0, description="Attempts in a row that were lost before they had saved anything new.")
     devices: int = 1
     priority: int = 0
     directory: str = Field(description="Attempt N of the job writes below <directory>/attempt-N.")
@@ -157,7 +159,8 @@ class Attempt(SQLModel, table=True):
     directory: str
     pid: int | None = None
     pid_started: float | None = Field(default=None, description="When the kernel started that pid, so that a reused pid is not mistaken for it.")
-    boot_id: str | None = None
+    boot_id: str | None = Field(default=None, description="The boot of the machine on which it was claimed.")
+    devices: list[str] | None = _json(default=None, nullable=True, description="Those of its worker; None before they were written down.")
     resumed_step: int = Field(default=0, description="Optimizer step it continued from; 0 when it began at the start.")
     steps_per_epoch: float | None = Field(default=None, description="A step over this is its epoch. None until the trainer has told of one.")
     event_offset: int = Field(default=0, sa_type=BigInteger, description="Bytes of events.jsonl in the database.")
@@ -238,6 +241,23 @@ class Evaluation(SQLModel, table=True):
     metrics: dict[str, Any] | None = _json(default=None, nullable=True)
     request_key: str | None = Field(default=None, unique=True, description="As a run's.")
     request_hash: str
+    created_at: datetime = _time()
+    created_by: str
+
+
+class Export(SQLModel, table=True):
+    """A checkpoint as a directory that transformers loads. One for each file, whatever its names; its status is its newest job's."""
+
+    __table_args__ = (UniqueConstraint("stage_id", "step", "sha256"), NEVER_AGAIN)
+
+    id: int = _id()
+    run_id: int = Field(foreign_key="run.id", index=True, ondelete="CASCADE")
+    stage_id: int = Field(foreign_key="stage.id", ondelete="CASCADE")
+    step: int
+    sha256: str
+    checkpoint_id: int | None = _checkpoint(index=True)
+    path: str = Field(description="Of the checkpoint's file, under the name that lasts longest.")
+    directory: str | None = Field(default=None, description="Where the successful attempt left it.")
     created_at: datetime = _time()
     created_by: str
 

@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 
 from panollava import config as configs
 from panollava.config import EvaluateConfig, RunConfig, StageConfig, validated
-from panollava.errors import BadInput
+from panollava.errors import BadInput, OutOfMemory
 from panollava.presets import PRESETS
 
 app = typer.Typer(
@@ -32,7 +32,7 @@ app.add_typer(data_app, name="data")
 
 @contextmanager
 def exit_codes() -> Iterator[None]:
-    """Translate once, at the edge: 2 for what the user can mend, 75 for a training that was asked to stop."""
+    """Translate once, at the edge: 2 for what the user can mend, 1 for memory that ran out, 75 for a training that was asked to stop."""
     from panollava.training.stop import EXIT_STOPPED, Stopped
 
     try:
@@ -40,8 +40,11 @@ def exit_codes() -> Iterator[None]:
     except BadInput as error:
         print(f"panollava: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except OutOfMemory as error:
+        print(f"panollava: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
     except Stopped as stopped:
-        print(f"panollava: stopped on request. {stopped}", file=sys.stderr)
+        print(f"panollava: stopped. {stopped}", file=sys.stderr)
         raise SystemExit(EXIT_STOPPED) from None
 
 
@@ -207,6 +210,8 @@ def compare(
             print(comparison.model_dump_json(indent=1))
         else:
             print_table(rows(comparison))
+            for warning in comparison.warnings:
+                print(f"panollava: {warning}", file=sys.stderr)
 
 
 @app.command()
@@ -215,12 +220,13 @@ def generate(
     image: Annotated[Path, typer.Option(help="A panorama.")],
     query: Annotated[str, typer.Option(help="What to ask.")],
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 64,
+    allow_partial_pano: Annotated[bool, typer.Option(help="Take an image far from 2:1 for a part of a panorama.")] = False,
 ) -> None:
     """Ask a checkpoint one question about one panorama."""
     with exit_codes():
         from panollava.evaluation.ask import ask
 
-        print(ask(checkpoint, image, query, max_new_tokens))
+        print(ask(checkpoint, image, query, max_new_tokens, partial=allow_partial_pano))
 
 
 @app.command()
@@ -228,12 +234,18 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of stage resampler or finetune.")],
     directory: Annotated[Path, typer.Argument(help="A new directory, or an empty one.")],
     evaluation: Annotated[Path | None, typer.Option(help="An evaluation of this checkpoint; its metrics go into the model card.")] = None,
+    job_dir: Annotated[Path | None, typer.Option(help="Where to tell how it ends, in events.jsonl, and to look for a stop file.")] = None,
 ) -> None:
     """Write a checkpoint as a directory that transformers loads: from_pretrained, and pipeline("image-text-to-text")."""
     with exit_codes():
-        from panollava.hf.export import export
+        if job_dir is None:
+            from panollava.hf.export import export
 
-        print(export(checkpoint, directory, evaluation))
+            print(export(checkpoint, directory, evaluation))
+        else:
+            from panollava.hf.job import export_job
+
+            print(export_job(checkpoint, directory, evaluation, job_dir))
 
 
 @data_app.command("check")
@@ -250,9 +262,12 @@ def check_data(
         from panollava.data.cache import open_room
         from panollava.data.check import check_table
         from panollava.data.remote import fetch_all
+        from panollava.events import Silence
+        from panollava.training.job import Voice
 
         fetch = partial(fetch_all, open_room(cache_dir, RunConfig().cache_gb)) if allow_remote else None
-        report = check_table(csv, image_root, partial=allow_partial_pano, fetch=fetch)
+        _log_to_console()
+        report = check_table(csv, image_root, on_progress=Voice(Silence()).images, partial=allow_partial_pano, fetch=fetch)
         print(report.model_dump_json(indent=1) if as_json else report)
         if report.errors:
             raise SystemExit(2)

@@ -1,6 +1,6 @@
 """What a user did that cannot work, said so that they can mend it. Exit status 2 on the command line, 422 in the API."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 class BadInput(Exception):
@@ -12,3 +12,14 @@ class BadInput(Exception):
     def __init__(self, message: str, fields: Sequence[tuple[str, str]] = ()) -> None:
         super().__init__(message)
         self.fields = tuple(fields)
+
+
+class OutOfMemory(Exception):
+    """A device or the machine had no room left. The message says for what, and which settings need less. Exit status 1.
+
+    `suggestion` is the first of those once more for forms: settings by their names on the command line, with their values.
+    """
+
+    def __init__(self, message: str, step: int = 0, suggestion: Mapping[str, bool | int | str] | None = None) -> None:
+        super().__init__(message)
+        self.step, self.suggestion = step, dict(suggestion or {})

@@ -18,6 +18,12 @@ STOP_FILE = "stop"
 """A file of this name in the stage directory asks the trainer to save at the next step boundary and leave."""
 SAVE_FILE = "save"
 """A file of this name asks for a checkpoint at the next step boundary; the trainer removes it when done."""
+LEASE_FILE = "lease"
+"""A file of this name is touched by the worker of a trainer as long as there is one (`panollava.training.lease`)."""
+ABANDONED = "abandoned"
+"""Reason of a trainer that stopped because it had no worker any more."""
+LEASE_VARIABLE = "PANOLLAVA_LEASE_SECONDS"
+"""In the environment of a trainer that has a worker: for how many seconds it goes on without its lease being renewed."""
 
 
 class _Event(BaseModel):
@@ -45,6 +51,7 @@ class Progress(_Event):
     epoch: float | None = None
     seconds_per_unit: float | None = None
     eta_seconds: float | None = None
+    device_memory: int | None = Field(None, description="Bytes that the trainer holds on its first device; None on a CPU.")
 
 
 class CheckpointSaved(_Event):
@@ -82,12 +89,15 @@ class StageEvent(_Event):
     """A turn in the life of the work itself. The last one of a file is its outcome; an exit code alone is never trusted."""
 
     type: Literal["stage"] = "stage"
-    name: str = Field(description="vision, resampler, finetune, evaluate or generate.")
+    name: str = Field(description="vision, resampler, finetune, evaluate, export or generate.")
     status: Literal["started", "resumed", "succeeded", "stopped", "failed"]
     step: int = 0
     best: str | None = Field(None, description="Best checkpoint, relative to the stage directory.")
     reason: str | None = Field(None, description="Short machine-readable cause of a failure, such as bad_input.")
     detail: str | None = Field(None, description="The message a person reads.")
+    suggestion: dict[str, bool | int | str] | None = Field(
+        None, description="Of reason out_of_memory: what to change first, a setting by its name on the command line and its value."
+    )
 
 
 class Note(_Event):

@@ -19,7 +19,8 @@ from panollava.stages import Stage
 WORK = (
     "vision_model", "language_model", "resampler", "resampler_width", "resampler_queries", "resampler_layers", "pool", "lora_r", "crop_strategy",
     "fov", "overlap", "view_count", "pitches", "cube_faces", "view_size", "csv_train", "csv_val", "image_root", "devices", "num_nodes",
-    "precision", "gradient_checkpointing", "compile", "num_workers",
+    "precision", "gradient_checkpointing", "compile", "num_workers", "data_dir", "cache", "fast_decode", "overlap_loss", "overlap_loss_weight",
+    "expander_width",
 )  # fmt: skip
 STAGE_WORK = ("batch_size", "accumulation", "max_text_length", "max_steps", "save_every_steps")
 """Settings that decide how much work an epoch is. How many epochs is taken into account."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from panollava.errors import BadInput
 from panollava.stages import Stage
@@ -46,6 +46,20 @@ class Architecture(BaseModel):
     lora_targets: tuple[str, ...] | None = None
 
 
+class Trained(BaseModel):
+    """What one stage has done to some weights."""
+
+    model_config = ConfigDict(frozen=True)
+
+    stage: Stage
+    step: int
+    epoch: float
+    loss: str
+    batch_size: int
+    lr: float
+    lora_r: int = 0
+
+
 class CheckpointNote(BaseModel):
     """The `.json` beside a checkpoint: what a process without torch may know of it."""
 
@@ -62,6 +76,7 @@ class CheckpointNote(BaseModel):
     architecture: Architecture
     config: dict[str, Any]
     tensors: dict[str, list[int]]
+    history: tuple[Trained, ...] = Field((), description="The stages behind the weights, this one last; empty where it was not kept.")
 
 
 def stage_dir(output_dir: str | Path, name: str, stage: Stage) -> Path:
@@ -75,13 +90,21 @@ def log_path(log_dir: str | Path, stage: Stage | None, now: datetime) -> Path:
     return Path(log_dir) / f"{name}_{now:%Y%m%d_%H%M%S}.log"
 
 
-def make_directory(path: Path, flag: str) -> None:
-    """Make a directory if need be. Raises BadInput naming the flag of another one where nothing can be written."""
+def make_directory(path: Path, flag: str = "") -> None:
+    """Make a directory if need be. Raises BadInput where nothing can be written, naming the flag of another one if there is one."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         TemporaryFile(dir=path).close()
     except OSError as error:
-        raise BadInput(f"{path}: cannot be written ({error.strerror}); name another directory with {flag}.") from None
+        other = f"another directory with {flag}" if flag else "another directory"
+        raise BadInput(f"{path}: cannot be written ({error.strerror}); name {other}.") from None
+
+
+def check_replaceable(directory: Path) -> None:
+    """Whether a directory that appears whole can take this place; makes its parents. Raises BadInput where nothing can be written."""
+    make_directory(directory.parent)
+    if directory.is_dir():
+        make_directory(directory)
 
 
 def write_whole(path: Path, data: str | bytes) -> None:

@@ -1,4 +1,4 @@
-"""`python -m worker`: join the roster, clear up after workers that died, then take jobs at doorbells and sweeps until told to leave."""
+"""`python -m worker`: join the roster, go on with what workers that died left behind, then take jobs at doorbells and sweeps until told to leave."""
 
 import argparse
 import logging
@@ -37,13 +37,13 @@ def main(trainer: Sequence[str] = TRAINER) -> None:
     engine = db.engine(settings.database_url)
     sessions = Sessions(db.session_factory(engine, read_only=True), db.session_factory(engine))
     try:
-        member = roster.join(sessions.writing, options.name, options.devices)
+        member = roster.join(sessions.writing, options.name, options.devices, scratch=settings.scratch)
     except NameTaken as error:
         raise SystemExit(str(error)) from None
     # A trainer needs no database and no store, so it is not told the way, nor the passwords.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PANOLLAVA_", "AWS_"))}
     with broker.embedded(settings.home, settings.broker_url) as bell:
-        work = Work(sessions, member, bell.url, environment, trainer, scratch=settings.scratch)
+        work = Work(sessions, member, bell.url, environment, trainer)
         if artifacts.is_remote(settings.artifacts):
             _every(SWEEP_SECONDS, lambda: uploads.left_behind(sessions, settings.scratch), work.leaving)
             _every(PRUNE_SECONDS, lambda: scratch.trim(settings.scratch), work.leaving)
@@ -59,7 +59,7 @@ def _work(work: Work) -> int:
     """Until a signal, and until the job at hand is saved and queued again. The exit status."""
     log.info("Worker %s takes jobs for %s.", work.member.name, ", ".join(work.member.devices))
     _every(HEARTBEAT_SECONDS, lambda: _beat(work), work.leaving)
-    patiently(work.recovery.others, work.leaving)  # before the first claim: an orphan may still hold our devices
+    patiently(work.recovery.others, work.leaving)
     _every(SWEEP_SECONDS, work.recovery.others, work.leaving)
     _every(SWEEP_SECONDS, work.take, work.leaving)
     _every(PRUNE_SECONDS, lambda: _prune(work), work.leaving)
@@ -102,7 +102,8 @@ def _every(seconds: float, action: Callable[[], None], leaving: Event) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m worker", description="Take jobs and train, one at a time on all of this worker's devices.")
-    parser.add_argument("--devices", type=_devices, help="CUDA devices it owns, such as 0,1, or cpu; all of this machine if not given.")
+    help = "CUDA devices it owns, such as 0,1, or cpu; all of this machine if not given. With cpu,cpu a run shares the CPU between two processes."
+    parser.add_argument("--devices", type=_devices, help=help)
     parser.add_argument("--name", help="Name of the worker; made of the host and its devices if not given.")
     options = parser.parse_args()
     options.devices = options.devices or all_devices()
@@ -112,8 +113,8 @@ def _options() -> argparse.Namespace:
 
 def _devices(text: str) -> list[str]:
     devices = [part.strip() for part in text.split(",")]
-    if devices != ["cpu"] and (not all(part.isdigit() for part in devices) or len(set(devices)) < len(devices)):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither cpu nor different CUDA devices such as 0,1")
+    if set(devices) != {"cpu"} and (not all(part.isdigit() for part in devices) or len(set(devices)) < len(devices)):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither cpu, once or more, nor different CUDA devices such as 0,1")
     return devices
 
 

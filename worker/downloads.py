@@ -12,7 +12,7 @@ from app.checkpoints import service as checkpoints
 from app.checkpoints import stored
 from app.formats import size
 from app.i18n import _
-from app.models import ACTIVE, Checkpoint, Evaluation, Job, JobKind, StageRun
+from app.models import ACTIVE, Checkpoint, Evaluation, Export, Job, JobKind, StageRun
 from panollava import rundir
 from panollava.metrics.report import GROWING_FILE, SETTINGS_FILE
 from worker import scratch
@@ -38,7 +38,7 @@ class Downloads:
         """All that the job names. Raises Gone for what the store has not got, Away, and Fenced."""
         with self.sessions.reading() as session:
             job = session.get_one(Job, self.claimed.job_id)
-            start = _start(session, job)
+            start = START[job.kind](session, job)
         if job.kind is JobKind.evaluate:
             self._answers(job)
         if not self._resumed() and start and artifacts.is_remote(start):
@@ -106,8 +106,9 @@ class Downloads:
                 return
 
 
-def _start(session: Session, job: Job) -> str | None:
-    """The checkpoint that a job begins with when it goes on from none."""
-    if job.kind is JobKind.evaluate:
-        return str(session.get_one(Evaluation, job.evaluation_id).config["checkpoint"])
-    return session.get_one(StageRun, job.stage_id).init_checkpoint
+START: dict[JobKind, Callable[[Session, Job], str | None]] = {
+    JobKind.train: lambda session, job: session.get_one(StageRun, job.stage_id).init_checkpoint,
+    JobKind.evaluate: lambda session, job: str(session.get_one(Evaluation, job.evaluation_id).config["checkpoint"]),
+    JobKind.export: lambda session, job: session.get_one(Export, job.export_id).path,
+}
+"""The checkpoint that a job begins with when it goes on from none."""

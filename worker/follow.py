@@ -21,7 +21,7 @@ from app import artifacts, doorbell, ingest
 from app.jobs import service as jobs
 from app.models import Attempt, Job, JobStatus
 from panollava.events import EVENTS_FILE, SAVE_FILE
-from worker.process import OUTPUT_FILE, Child, Patience, Stopping
+from worker.process import OUTPUT_FILE, Patience, Stopping, Trainer
 
 POLL_SECONDS = 0.2
 HEARTBEAT_SECONDS = 5.0
@@ -159,24 +159,24 @@ class Follower:
         self._retry_at = time.monotonic() + self._delay
 
 
-def follow(child: Child, follower: Follower, directory: Path, *, leaving: Event, patience: Patience) -> tuple[int, Stopping | None]:
-    """Until the trainer has ended and the database holds all it wrote: its exit code, and the stop if there was one.
+def follow(trainer: Trainer, follower: Follower, directory: Path, *, leaving: Event, patience: Patience) -> Stopping | None:
+    """Until the trainer has ended and the database holds all it wrote: the stop, if there was one.
 
     Raises Fenced, and what is away when the worker is to leave and cannot store the rest.
     """
     stopping: Stopping | None = None
     while True:
-        code = child.poll()  # before the round, so that the round after the end sees every byte
+        ended = trainer.has_ended()  # before the round, so that the round after the end sees every byte
         taken = follower.round()
-        if code is not None and taken == 0:
-            return code, stopping
-        if code is not None and follower.away and leaving.is_set():
+        if ended and taken == 0:
+            return stopping
+        if ended and follower.away and leaving.is_set():
             raise follower.away
-        if code is None and stopping is None and (follower.stop_asked or leaving.is_set()):
-            stopping = Stopping(child.identity, directory, patience)
+        if not ended and stopping is None and (follower.stop_asked or leaving.is_set()):
+            stopping = Stopping(trainer.identity, directory, patience)
         if stopping:
             stopping.press()
-        if not taken or (code is None and taken < BATCH_BYTES):
+        if not taken or (not ended and taken < BATCH_BYTES):
             time.sleep(POLL_SECONDS)
 
 

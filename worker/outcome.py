@@ -1,4 +1,8 @@
-"""How an attempt ended: the trainer's last word and its exit code, judged together. Neither is trusted alone."""
+"""How an attempt ended: the trainer's last word and its exit code, judged together. Neither is trusted alone.
+
+What the trainer itself came to, a result, a stop, an exception, is the job's end. A trainer that was killed, or that lost its
+worker, is `lost`: that says nothing against the run, and the next attempt goes on from the last checkpoint.
+"""
 
 import signal
 from contextlib import suppress
@@ -6,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.models import JobStatus
-from panollava.events import StageEvent
+from panollava.events import ABANDONED, StageEvent
 
 SUCCEEDED, BAD_INPUT, STOPPED = 0, 2, 75
 """Exit codes of the trainer; every other one is a failure without a name."""
+OWN_FAULTS = {signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGSYS, signal.SIGTRAP}
+"""Signals that a program brings upon itself: it would do so again in the next attempt."""
 LAST_LINES = 20
 LAST_BYTES = 16 * 1024
 
@@ -23,31 +29,37 @@ class Outcome:
     """Best checkpoint of a stage that succeeded, relative to the attempt's directory."""
 
 
-def judge(word: StageEvent | None, code: int, log: str, *, asked: bool, killed: bool) -> Outcome:
-    """How our own child ended. `asked` says that it was to stop, `killed` that we killed it because it did not in time."""
+LOST = Outcome(JobStatus.lost, "worker_lost")
+
+
+def judge(word: StageEvent | None, code: int | None, log: str, *, asked: bool = False, killed: bool = False) -> Outcome:
+    """`asked` says that it was to stop, `killed` that we killed it because it did not in time.
+
+    `code` is None for a process that was not our child: nobody has seen how it ended, so its last word counts alone.
+    """
     said = word.status if word else None
-    if word and said == "succeeded" and code == SUCCEEDED:
+    if word and said == "succeeded" and code in (SUCCEEDED, None):
         return Outcome(JobStatus.succeeded, "succeeded", best=word.best)
-    if word and said == "stopped" and code == STOPPED:
-        return Outcome(
-            JobStatus.stopped, "stopped", f"Saved at step {word.step}." if word.step else "There had been no step yet, so nothing was saved."
-        )
+    if word and said == "stopped" and code in (STOPPED, None):
+        return _stopped(word, by_us=asked or code == STOPPED)
     if word and said == "failed":
         return _failed(word, log)
-    if asked and (killed or code == -signal.SIGTERM):
+    if asked and (killed or code in (-signal.SIGTERM, None)):
         return Outcome(
             JobStatus.stopped, "killed", "It had not saved in time and was killed; it goes on from the last checkpoint there is, or from the start."
         )
-    return _nameless(said, code, log)
+    return LOST if code is None else _nameless(said, code, log)
 
 
-def judge_orphan(word: StageEvent | None, log: str) -> Outcome | None:
-    """How a process ended whose exit code nobody saw; None if it did not come to its own end."""
-    if word and word.status == "succeeded":
-        return Outcome(JobStatus.succeeded, "succeeded", best=word.best)
-    if word and word.status == "failed":
-        return _failed(word, log)
-    return None
+def _stopped(word: StageEvent, *, by_us: bool) -> Outcome:
+    """One that was stopped by a worker that is gone since is to go on."""
+    if word.reason == ABANDONED:
+        return Outcome(JobStatus.lost, ABANDONED)
+    if not by_us:
+        return LOST
+    return Outcome(
+        JobStatus.stopped, "stopped", f"Saved at step {word.step}." if word.step else "There had been no step yet, so nothing was saved."
+    )  # fmt: skip
 
 
 def _failed(word: StageEvent, log: str) -> Outcome:
@@ -55,8 +67,10 @@ def _failed(word: StageEvent, log: str) -> Outcome:
 
 
 def _nameless(said: str | None, code: int, log: str) -> Outcome:
-    """A failure that the trainer did not report itself."""
+    """An end that the trainer did not report itself."""
+    status = JobStatus.failed
     if code < 0:
+        status = JobStatus.failed if -code in OWN_FAULTS else JobStatus.lost
         what, reason = f"The trainer was killed by {signal.Signals(-code).name}, which we did not send.", "signal"
     elif code == SUCCEEDED:
         what, reason = "The trainer ended without an error and without saying that it had succeeded.", "no_outcome"
@@ -64,7 +78,7 @@ def _nameless(said: str | None, code: int, log: str) -> Outcome:
         what, reason = f"The trainer ended with exit status {code}; the last it had said was {said!r}.", "exit_code"
     if code == BAD_INPUT:
         what, reason = "The trainer refused its input.", "bad_input"
-    return Outcome(JobStatus.failed, reason, f"{what}\n{log}".strip())
+    return Outcome(status, reason, f"{what}\n{log}".strip())
 
 
 def last_word(path: Path) -> StageEvent | None:

@@ -11,15 +11,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
-from panollava.events import STOP_FILE
+from panollava.events import LEASE_VARIABLE, STOP_FILE
+from worker.lease import LEASE_SECONDS
 
 OUTPUT_FILE = "output.log"
 TERM_AFTER = 8.0
 """Seconds between the stop file and SIGTERM, for a trainer that is not at a step boundary."""
 KILL_AFTER = 60.0
-"""Seconds between SIGTERM and SIGKILL: time to write a large checkpoint."""
+"""The save limit: seconds between SIGTERM and SIGKILL, time to write a large checkpoint."""
 
 # The trainer waits for a line on its stdin, which the worker writes when the database knows its pid. A worker that dies
 # before that closes the pipe instead, and no process is left that nobody can find.
@@ -62,8 +63,20 @@ class Identity:
     def kill(self) -> None:
         """SIGKILL to the process and its children: data loaders, other ranks."""
         if self.alive:
-            with suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
+            self._kill_group()
+
+    def kill_rest(self) -> None:
+        """SIGKILL to the children of one that has ended itself, unless its number is another process's by now."""
+        try:
+            is_another = _stat(self.pid)[1] != self.started
+        except ProcessLookupError:
+            is_another = False
+        if not is_another:
+            self._kill_group()
+
+    def _kill_group(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
 
 
 def boot_id() -> str:
@@ -74,14 +87,37 @@ def boot_id() -> str:
 
 def _started(pid: int) -> float:
     """Start of a living process, in seconds after boot. Raises ProcessLookupError, also for a zombie."""
+    state, started = _stat(pid)
+    if state in "ZX":
+        raise ProcessLookupError(f"Process {pid} has ended.")
+    return started
+
+
+def _stat(pid: int) -> tuple[str, float]:
+    """State and start of a process, living or not reaped yet. Raises ProcessLookupError."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         raise ProcessLookupError(f"There is no process {pid}.") from None
     fields = stat.rpartition(")")[2].split()  # field 2, the name, may hold blanks and brackets; fields[0] is field 3
-    if fields[0] in "ZX":
-        raise ProcessLookupError(f"Process {pid} has ended.")
-    return int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return fields[0], int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+class Trainer(Protocol):
+    """A process that is followed until it has ended."""
+
+    @property
+    def identity(self) -> Identity: ...
+
+    @property
+    def exit_code(self) -> int | None:
+        """Negative for the signal that killed it; None while it runs, and for ever if it is not our child."""
+
+    def has_ended(self) -> bool:
+        """Once it has, the children that it left behind are ended too."""
+
+    def kill(self) -> None:
+        """End it and its children now."""
 
 
 class Child:
@@ -110,16 +146,48 @@ class Child:
             os.killpg(pid, signal.SIGKILL)
         return self._process.wait()
 
-    def kill(self) -> int:
-        """End it and its children now; the exit code."""
-        self.identity.kill()
-        while (code := self.poll()) is None:
-            time.sleep(0.01)
-        return code
+    @property
+    def exit_code(self) -> int | None:
+        return self._process.returncode
+
+    def has_ended(self) -> bool:
+        return self.poll() is not None
+
+    def kill(self) -> None:
+        _kill_and_wait(self)
 
 
-def start(command: Sequence[str], directory: Path, devices: Sequence[str], environment: Mapping[str, str]) -> Child:
-    """Start the command behind its gate, its words in <directory>/output.log. `devices` are CUDA indices, or `cpu`."""
+class Adopted:
+    """A trainer that another process started, which is dead."""
+
+    exit_code = None
+
+    def __init__(self, identity: Identity) -> None:
+        self.identity = identity
+
+    def has_ended(self) -> bool:
+        if self.identity.alive:
+            return False
+        self.identity.kill_rest()
+        return True
+
+    def kill(self) -> None:
+        _kill_and_wait(self)
+
+
+def _kill_and_wait(trainer: Trainer) -> None:
+    trainer.identity.kill()
+    while not trainer.has_ended():
+        time.sleep(0.01)
+
+
+def start(
+    command: Sequence[str], directory: Path, devices: Sequence[str], environment: Mapping[str, str], lease_seconds: float = LEASE_SECONDS
+) -> Child:  # fmt: skip
+    """Start the command behind its gate, its words in <directory>/output.log. `devices` are CUDA indices, or `cpu`.
+
+    It leaves by itself when its lease has not been renewed for `lease_seconds`.
+    """
     visible = ",".join(device for device in devices if device != "cpu")
     with (directory / OUTPUT_FILE).open("ab") as output:
         process = subprocess.Popen(
@@ -128,7 +196,7 @@ def start(command: Sequence[str], directory: Path, devices: Sequence[str], envir
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**environment, "CUDA_VISIBLE_DEVICES": visible, "PYTHONUNBUFFERED": "1"},
+            env={**environment, "CUDA_VISIBLE_DEVICES": visible, LEASE_VARIABLE: str(lease_seconds), "PYTHONUNBUFFERED": "1"},
             start_new_session=True,
         )
     return Child(process)
@@ -162,13 +230,3 @@ class Stopping:
         if not self.killed and waited >= self._patience.term_after + self._patience.kill_after:
             self.killed = True
             self._target.kill()
-
-
-def stop_and_wait(target: Identity, directory: Path, patience: Patience) -> None:
-    """Stop a process that is not our child, and return when it is gone, or at once if it was gone before."""
-    if not target.alive:
-        return
-    stopping = Stopping(target, directory, patience)
-    while target.alive:
-        stopping.press()
-        time.sleep(0.05)

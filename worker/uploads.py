@@ -20,14 +20,14 @@ from app.i18n import _
 from app.models import Attempt, Checkpoint, JobStatus
 from panollava import rundir
 from panollava.errors import BadInput
-from panollava.events import SAVE_FILE, STOP_FILE
+from panollava.events import LEASE_FILE, SAVE_FILE, STOP_FILE
 from panollava.metrics.report import GROWING_FILE
 from worker import scratch
 from worker.follow import Claimed, Sessions
 
 HELD = ".held"
 """Directory of second names, under which a file stays as it is while it is uploaded, whatever the trainer does with the first."""
-KEPT_BACK = {STOP_FILE, SAVE_FILE, "lease"}
+KEPT_BACK = {STOP_FILE, SAVE_FILE, LEASE_FILE}
 """Words between worker and trainer, which nobody reads afterwards."""
 
 log = logging.getLogger(__name__)
@@ -120,10 +120,10 @@ class Uploads:
     def _files(self) -> Iterator[Path]:
         """What the trainer wrote beside its checkpoints, and is not half of something."""
         for path in sorted(self.claimed.directory.rglob("*")):
-            first = path.relative_to(self.claimed.directory).parts[0]
-            if first == rundir.CHECKPOINTS or first.startswith(".") or path.name in KEPT_BACK or path.is_symlink() or not path.is_file():
+            parts = path.relative_to(self.claimed.directory).parts
+            if parts[0] == rundir.CHECKPOINTS or parts[0].startswith(".") or path.name in KEPT_BACK or path.is_symlink() or not path.is_file():
                 continue
-            if path.suffix != ".part" or path.name == GROWING_FILE:
+            if path.name == GROWING_FILE or not any(part.endswith(".part") for part in parts):
                 yield path
 
 

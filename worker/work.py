@@ -1,4 +1,4 @@
-"""Take jobs: claim the best queued row, start its trainer, follow it, settle how it ended. One job at a time in one process.
+"""Take jobs: adopt a trainer that lost its worker, or claim the best queued row and start one; follow it, settle how it ended. One job at a time.
 
 Called by doorbells and by sweeps; which comes first, or twice, makes no difference.
 """
@@ -7,7 +7,6 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from threading import Event, Lock
 
 from app import doorbell
@@ -16,11 +15,13 @@ from app.jobs import service as jobs
 from app.jobs.finish import finish
 from app.models import Attempt, Job, JobStatus, Worker
 from panollava.events import EVENTS_FILE
-from worker import commands, outcome, process
+from worker import commands, lease, outcome, process
+from worker.adopt import Adoption
 from worker.exchange import Exchange, Interrupted
 from worker.follow import AWAY, Claimed, Fenced, Follower, Sessions, follow, patiently
+from worker.lease import LEASE_SECONDS
 from worker.outcome import Outcome
-from worker.process import OUTPUT_FILE, Child, Patience, Stopping
+from worker.process import OUTPUT_FILE, Child, Patience, Stopping, Trainer
 from worker.recover import Recovery
 from worker.roster import Member
 
@@ -41,22 +42,33 @@ class Work:
     trainer: Sequence[str] = TRAINER
     patience: Patience = field(default_factory=Patience)
     """How long a trainer may take to stop."""
-    scratch: Path | None = None
-    """Where this host has its part of artifacts that belong into a store."""
+    lease_seconds: float = LEASE_SECONDS
+    """How long one goes on without a worker."""
     leaving: Event = field(default_factory=Event)
     recovery: Recovery = field(init=False)
+    adoption: Adoption = field(init=False)
     _lock: Lock = field(default_factory=Lock)
 
     def __post_init__(self) -> None:
-        self.recovery = Recovery(self.sessions, self.member, self.broker_url, self.patience, self.scratch)
+        self.recovery = Recovery(self.sessions, self.member, self.broker_url)
+        self.adoption = Adoption(self.sessions, self.member, self.broker_url)
 
     def take(self) -> None:
-        """Do what is queued for this worker's devices, until nothing is. A second caller waits, then finds the rest."""
+        """Do what there is for this worker's devices, until nothing is. A second caller waits, then finds the rest."""
         with self._lock:
-            if not self.leaving.is_set():
-                self.recovery.own()
-            while not self.leaving.is_set() and (claimed := self._claim()):
-                self._do(claimed)
+            while not self.leaving.is_set() and self._take_one():
+                pass
+
+    def _take_one(self) -> bool:
+        """What others left behind comes first: it may be on our devices. False if there was nothing to do."""
+        self.recovery.everybody()
+        if adopted := self.adoption.take():
+            self._do(*adopted)
+            return True
+        if self.adoption.must_wait() or (claimed := self._claim()) is None:
+            return False
+        self._do(claimed)
+        return True
 
     def wait(self) -> None:
         """Until no job is at hand."""
@@ -66,37 +78,43 @@ class Work:
     def _claim(self) -> Claimed | None:
         with self.sessions.writing.begin() as session:
             attempt = jobs.claim(session, session.get_one(Worker, self.member.id))
-            claimed = Claimed.of(attempt, self.scratch) if attempt else None
+            claimed = Claimed.of(attempt, self.member.scratch) if attempt else None
         if claimed:
             log.info("Job %d, attempt %d, in %s", claimed.job_id, claimed.number, claimed.directory)
             doorbell.announce(self.broker_url)
         return claimed
 
-    def _do(self, claimed: Claimed) -> None:
-        child = None
+    def _do(self, claimed: Claimed, trainer: Trainer | None = None) -> None:
+        """To its end, with a trainer that is there already or a new one."""
         follower = Follower(self.sessions, claimed, self.broker_url)
-        exchange = Exchange(self.sessions, claimed, self.scratch, follower, self.leaving)
+        exchange = Exchange(self.sessions, claimed, self.member.scratch, follower, self.leaving)
         try:
-            exchange.bring()
-            child = self._start(claimed)
-            self._introduce(claimed, child)
-            with exchange.storing():
-                code, stopping = follow(child, follower, claimed.directory, leaving=self.leaving, patience=self.patience)
-            self._settle(claimed, code, stopping)
-        except (Interrupted, Gone) as error:
+            if trainer is None:
+                exchange.bring()  # into an emptied directory
+            with lease.renewed(claimed.directory), exchange.storing():
+                if trainer is None:
+                    trainer = child = self._start(claimed)
+                    self._introduce(claimed, child)
+                stopping = follow(trainer, follower, claimed.directory, leaving=self.leaving, patience=self.patience)
+            self._settle(claimed, trainer.exit_code, stopping)
+        except (Interrupted, Gone) as error:  # before a trainer began or after it has ended
             self._cut_short(claimed, error)
         except Fenced:
             log.warning("Job %d is no longer attempt %d's: its trainer is killed and nothing more is written.", claimed.job_id, claimed.number)
-            _kill(child)
+            _kill(trainer)
+        except AWAY:  # the database is: when it is back, this worker or another one finds that nobody is at the job
+            _kill(trainer)
+            raise
         except Exception as error:  # a defect of ours, a full disk: whatever it is, the job must not look alive
-            _kill(child)
+            _kill(trainer)
             self._give_up(claimed, error)
             raise
 
     def _start(self, claimed: Claimed) -> Child:
         with self.sessions.reading() as session:
-            arguments = commands.prepare(session, session.get_one(Job, claimed.job_id), session.get_one(Attempt, claimed.attempt_id), self.scratch)
-        return process.start([*self.trainer, *arguments], claimed.directory, self.member.devices, self.environment)
+            job, attempt = session.get_one(Job, claimed.job_id), session.get_one(Attempt, claimed.attempt_id)
+            arguments = commands.prepare(session, job, attempt, self.member.scratch)
+        return process.start([*self.trainer, *arguments], claimed.directory, self.member.devices, self.environment, self.lease_seconds)
 
     def _introduce(self, claimed: Claimed, child: Child) -> None:
         """Let the database know the trainer before the trainer does anything. Raises Fenced."""
@@ -108,11 +126,19 @@ class Work:
             session.add(attempt)
         child.go()
 
-    def _settle(self, claimed: Claimed, code: int, stopping: Stopping | None) -> None:
+    def _settle(self, claimed: Claimed, code: int | None, stopping: Stopping | None) -> None:
         """Write down how it ended, which may queue more work. Raises Fenced."""
         word, tail = outcome.last_word(claimed.directory / EVENTS_FILE), outcome.last_lines(claimed.directory / OUTPUT_FILE)
         result = outcome.judge(word, code, tail, asked=stopping is not None, killed=stopping is not None and stopping.killed)
         self._end(claimed, result, code)
+
+    def _cut_short(self, claimed: Claimed, error: Interrupted | Gone) -> None:
+        """End a job for which the store has not what it needs, or does not answer when it is to end."""
+        status, reason = (JobStatus.failed, "missing_file") if isinstance(error, Gone) else (JobStatus.stopped, "not_stored")
+        try:
+            self._end(claimed, Outcome(status, reason, str(error)))
+        except Fenced:
+            log.warning("Job %d is no longer attempt %d's; nothing more is written.", claimed.job_id, claimed.number)
 
     def _end(self, claimed: Claimed, result: Outcome, code: int | None = None) -> None:
         """Raises Fenced."""
@@ -137,16 +163,8 @@ class Work:
                 jobs.retry(session, job, DRAIN, reason="worker_drained")
             return job
 
-    def _cut_short(self, claimed: Claimed, error: Interrupted | Gone) -> None:
-        """End a job for which the store has not what it needs, or does not answer when it is to end."""
-        status, reason = (JobStatus.failed, "missing_file") if isinstance(error, Gone) else (JobStatus.stopped, "not_stored")
-        try:
-            self._end(claimed, Outcome(status, reason, str(error)))
-        except Fenced:
-            log.warning("Job %d is no longer attempt %d's; nothing more is written.", claimed.job_id, claimed.number)
-
     def _give_up(self, claimed: Claimed, error: Exception) -> None:
-        """Fail the job for a cause that is not its own. If the database is what failed, `own` finds the job before the next claim."""
+        """Fail the job for a cause that is not its own. If the database is away by now, the job is found before the next claim."""
         try:
             with self.sessions.writing.begin() as session:
                 finish(session, claimed.job_id, claimed.number, JobStatus.failed, actor=self.member.name, reason="infrastructure", detail=repr(error))
@@ -154,6 +172,6 @@ class Work:
             log.exception("Job %d could not be failed", claimed.job_id)
 
 
-def _kill(child: Child | None) -> None:
-    if child:
-        child.kill()
+def _kill(trainer: Trainer | None) -> None:
+    if trainer:
+        trainer.kill()

@@ -4,17 +4,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
-from app.access.permissions import READ
-from app.checkpoints import compare, kept, lists, view
+from app.access.permissions import READ, Launcher
+from app.checkpoints import compare, exports, kept, lists, routes, view
 from app.checkpoints.lists import Kind, Sort, Wanted
+from app.checkpoints.routes import CheckpointDep
+from app.deps import BellDep, SessionDep
 from app.errors import Invalid
 from app.evaluations import service as evaluations
 from app.i18n import _
 from app.listing import BLANK_IS_NONE, address
-from app.models import Evaluation
-from app.pages import FrameDep
+from app.models import ENDED, Evaluation
+from app.pages import FrameDep, redirect
 from panollava.errors import BadInput
 from panollava.metrics.report import Report
 from panollava.stages import Stage
@@ -107,11 +109,31 @@ def compare_checkpoints(
 
 
 @router.get("/{checkpoint_id:int}")
-def show_checkpoint(checkpoint_id: int, frame: FrameDep) -> Response:
+def show_checkpoint(checkpoint_id: int, frame: FrameDep, part: Literal["export"] | None = None) -> Response:
+    """The page; or what has come of the checkpoint's export."""
     shown = view.facts(frame.session, [checkpoint_id])[0]
+    found = exports.find(frame.session, shown.row)
+    exported: dict[str, Any] = {
+        "id": shown.row.id, "run_id": shown.row.run_id, "can_export": not shown.gone, "ended": ENDED,
+        "exported": routes.described(frame.session, found) if found else None,
+    }  # fmt: skip
+    if part:
+        return frame.render("checkpoints/_export.html", **exported)
     evaluated = [(each, _report(each)) for each in view.evaluations(frame.session, [shown])[0]]
-    context: dict[str, Any] = {"lineage": view.lineage(frame.session, shown), "evaluated": evaluated}
-    return frame.render("checkpoints/show.html", shown=shown, **context)
+    return frame.render("checkpoints/show.html", shown=shown, lineage=view.lineage(frame.session, shown), evaluated=evaluated, **exported)
+
+
+@router.post("/{checkpoint_id:int}/export")
+def export_checkpoint(actor: Launcher, request: Request, checkpoint: CheckpointDep, session: SessionDep, ring: BellDep) -> Response:
+    exported = exports.export(session, checkpoint, actor.name)
+    ring(exports.job_of(session, exported).devices)
+    return redirect(request, f"/checkpoints/{checkpoint.id}")
+
+
+@router.post("/{checkpoint_id:int}/export/stop")
+def stop_export(actor: Launcher, request: Request, checkpoint: CheckpointDep, session: SessionDep) -> Response:
+    exports.stop(session, exports.get(session, checkpoint), actor.name)
+    return redirect(request, f"/checkpoints/{checkpoint.id}")
 
 
 def _report(evaluation: Evaluation) -> Report | None:

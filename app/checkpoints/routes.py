@@ -3,13 +3,17 @@
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
+from pydantic import Field
 
-from app.access.permissions import READ
-from app.checkpoints import lists
+from app import db
+from app.access.permissions import READ, Launcher
+from app.checkpoints import exports, lists
 from app.checkpoints import service as checkpoints
 from app.checkpoints.lists import Kind, Sort, Wanted
-from app.deps import Cursor, Limit, Page, Row, SessionDep
+from app.deps import BellDep, Cursor, Limit, Page, Row, SessionDep
+from app.jobs import states, waiting
+from app.models import Checkpoint, Export, JobStatus
 from panollava.stages import Stage
 
 router = APIRouter(prefix="/checkpoints", tags=["checkpoints"], dependencies=[READ])
@@ -33,6 +37,34 @@ class CheckpointOut(Row):
     created_at: datetime
 
 
+class ExportOut(Row):
+    """The export of a checkpoint as its job has it."""
+
+    id: int
+    run_id: int
+    checkpoint_id: int | None
+    job_id: int
+    status: JobStatus
+    is_lost: bool = Field(description="Somebody should be at it, but nothing has been heard for 30 s.")
+    waiting_because: str | None = Field(description="Why it is not at work yet.")
+    reason: str | None
+    detail: str | None
+    attempt: int
+    directory: str | None = Field(description="What `from_pretrained` takes, on the server, or its copy of an s3:// address; once it has succeeded.")
+    is_gone: bool | None = Field(description="It was made, and somebody has removed the directory since. Null while the store does not say.")
+    created_at: datetime
+    created_by: str
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+def get_checkpoint(checkpoint_id: int, session: SessionDep) -> Checkpoint:
+    return checkpoints.get(session, checkpoint_id)
+
+
+CheckpointDep = Annotated[Checkpoint, Depends(get_checkpoint, scope="function")]
+
+
 @router.get("")
 def list_checkpoints(
     session: SessionDep,
@@ -48,6 +80,33 @@ def list_checkpoints(
 
 
 @router.get("/{checkpoint_id}")
-def show_checkpoint(checkpoint_id: int, session: SessionDep) -> CheckpointOut:
+def show_checkpoint(checkpoint: CheckpointDep) -> CheckpointOut:
     """One checkpoint."""
-    return CheckpointOut.model_validate(checkpoints.get(session, checkpoint_id))
+    return CheckpointOut.model_validate(checkpoint)
+
+
+@router.get("/{checkpoint_id}/export")
+def show_export(checkpoint: CheckpointDep, session: SessionDep) -> ExportOut:
+    """How far it is, and where it lies."""
+    return described(session, exports.get(session, checkpoint))
+
+
+@router.post("/{checkpoint_id}/export", status_code=202)
+def export_checkpoint(actor: Launcher, checkpoint: CheckpointDep, session: SessionDep, ring: BellDep) -> ExportOut:
+    """Queue a directory that transformers loads by itself. Asked again it changes nothing, unless the export failed, was stopped or is gone."""
+    exported = exports.export(session, checkpoint, actor.name)
+    ring(exports.job_of(session, exported).devices)
+    return described(session, exported)
+
+
+@router.post("/{checkpoint_id}/export/stop", status_code=202)
+def stop_export(actor: Launcher, checkpoint: CheckpointDep, session: SessionDep) -> ExportOut:
+    """Ask for its end; nothing is left of it."""
+    exports.stop(session, exports.get(session, checkpoint), actor.name)
+    return described(session, exports.get(session, checkpoint))
+
+
+def described(session: SessionDep, export: Export) -> ExportOut:
+    job = exports.job_of(session, export)
+    more = {"job_id": job.id, "is_lost": states.is_lost(job, db.now(session)), "is_gone": exports.is_gone(export)}
+    return ExportOut.model_validate(job.model_dump() | export.model_dump() | more | {"waiting_because": waiting.reasons(session, [job]).get(job.id)})

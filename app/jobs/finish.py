@@ -1,4 +1,4 @@
-"""The end of an attempt and what it sets in motion: the next stage of a run, the figures of an evaluation."""
+"""The end of an attempt and what it sets in motion: the next stage of a run, the figures of an evaluation, an export that can be used."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,6 +7,7 @@ from pathlib import Path
 from sqlmodel import Session
 
 from app import db
+from app.checkpoints import exports
 from app.checkpoints import service as checkpoints
 from app.evaluations import service as evaluations
 from app.jobs import service as jobs
@@ -24,7 +25,7 @@ def finish(
     actor: str, reason: str, detail: str | None = None, best: str | None = None, exit_code: int | None = None,
     files: Path | None = None,
 ) -> bool:  # fmt: skip
-    """The attempt has ended as `status`: succeeded, failed or stopped. False if it was fenced off; then nothing is written.
+    """The attempt has ended as `status`: succeeded, failed, stopped or lost. False if it was fenced off; then nothing is written.
 
     `best` is the best checkpoint of a stage, relative to the attempt's directory. Put the rest of the attempt's files into the database
     before this; `files` is where they lie on this host, if not where the row says. A success that left no result behind is a failure, and
@@ -36,6 +37,9 @@ def finish(
     ended = jobs.attempt_of(session, job)
     ended.exit_code, ended.ended_at = exit_code, db.now(session)
     session.add(ended)
+    detail = detail and detail.replace("\0", "\ufffd")  # PostgreSQL keeps no NUL
+    if status is JobStatus.lost:
+        return jobs.lose(session, job, actor, reason, detail)
     follow: Callable[[], None] | None = None
     if status is JobStatus.succeeded:
         try:
@@ -44,7 +48,7 @@ def finish(
             status, reason, detail = JobStatus.failed, "no_result", str(error)
     if status not in MOVES[job.status]:
         move_on(session, job, BETWEEN[status], actor, reason)
-    move_on(session, job, status, actor, reason, detail=detail and detail.replace("\0", "\ufffd"))  # PostgreSQL keeps no NUL
+    move_on(session, job, status, actor, reason, detail=detail)
     if follow:
         follow()
     return True
@@ -54,4 +58,7 @@ def _prepare(session: Session, job: Job, ended: Attempt, best: str | None, files
     """What a success leads to, once it is written. Raises BadInput when its result is missing or torn."""
     if job.kind is JobKind.train:
         return partial(runs.finish_stage, session, job, checkpoints.best(session, job, ended, best), actor)
+    if job.kind is JobKind.export:
+        exports.check_made(session, job, files)
+        return partial(exports.finish, session, job, ended.directory)
     return partial(evaluations.finish, session, job, evaluations.read_metrics(files), ended.directory)

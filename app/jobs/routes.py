@@ -26,6 +26,7 @@ class QueuedOut(Row):
     run_id: int | None
     stage: Stage | None
     evaluation_id: int | None
+    export_id: int | None
     devices: int
     priority: int
     attempt: int

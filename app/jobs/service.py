@@ -13,7 +13,7 @@ from app import artifacts, db
 from app.checkpoints import service as checkpoints
 from app.errors import Conflict, NotFound
 from app.i18n import _
-from app.jobs.states import enqueue, is_lost, move, move_on
+from app.jobs.states import enqueue, is_lost, move, move_on, record
 from app.jobs.waiting import why_waiting
 from app.models import ACTIVE, ENDED, Attempt, Checkpoint, Job, JobStatus, Worker
 
@@ -57,11 +57,26 @@ def _begin(session: Session, job: Job, worker: Worker) -> Attempt:
     if not artifacts.is_remote(directory):  # of one in a store the worker makes its own
         Path(directory).mkdir(parents=True, exist_ok=True)  # it exists if an earlier claim of this number did not get as far as its commit
     attempt = Attempt(
-        job_id=job.id, number=job.attempt, worker_id=worker.id, directory=directory, resumed_step=resumed, started_at=db.now(session)
+        job_id=job.id, number=job.attempt, worker_id=worker.id, boot_id=worker.boot_id, devices=worker.devices,
+        directory=directory, resumed_step=resumed, started_at=db.now(session),
     )  # fmt: skip
     session.add(attempt)
     session.flush()
     return attempt
+
+
+def adopt(session: Session, job: Job, attempt: int, left_by: int | None, worker: Worker) -> bool:
+    """This worker goes on with what another one left behind, in the same attempt. False unless the job is still that attempt's and that worker's."""
+    left = (col(Job.id) == job.id, col(Job.attempt) == attempt, col(Job.worker_id) == left_by, col(Job.status).in_(ACTIVE))
+    query = update(Job).where(*left).values(worker_id=worker.id, heartbeat_at=db.now(session)).execution_options(synchronize_session=False)
+    if session.exec(query).rowcount != 1:
+        return False
+    session.refresh(job)
+    taken = attempt_of(session, job)
+    taken.worker_id = worker.id
+    session.add(taken)
+    record(session, job, job.status, worker.name, "adopted")
+    return True
 
 
 def heartbeat(session: Session, job_id: int, attempt: int, progress: Mapping[str, Any] | None = None) -> bool:
@@ -77,8 +92,8 @@ def take_save(session: Session, job_id: int, attempt: int) -> bool:
     return session.exec(update(Job).where(*asked).values(save_requested_at=None)).rowcount == 1
 
 
-def lose(session: Session, job: Job, actor: str, reason: str = "worker_lost") -> bool:
-    """The worker of this attempt is gone: queue the next one from the last good checkpoint, or give up. False if the job has moved on.
+def lose(session: Session, job: Job, actor: str, reason: str = "worker_lost", detail: str | None = None) -> bool:
+    """The attempt has ended by no fault of its own: queue the next one from the last good checkpoint, or give up. False if the job has moved on.
 
     Put what the attempt's files still hold into the database before this; it is fenced off afterwards. Losses count in a row, and an
     attempt that saved something new before it was lost ends the row. A job that was to stop is stopped, not tried again.
@@ -92,8 +107,8 @@ def lose(session: Session, job: Job, actor: str, reason: str = "worker_lost") ->
     attempt.ended_at = db.now(session)
     losses = 0 if _has_saved(session, attempt) else job.losses + 1
     if losses >= job.max_attempts and not was_stopping:
-        detail = _("{count} attempts in a row were lost with their worker before they had saved anything new.").format(count=losses)
-        move_on(session, job, JobStatus.failed, actor, reason, detail=detail, losses=losses)
+        text = _("{count} attempts in a row were lost before they had saved anything new.").format(count=losses)
+        move_on(session, job, JobStatus.failed, actor, reason, detail=f"{text}\n{detail or ''}".strip(), losses=losses)
         return True
     move_on(session, job, JobStatus.queued, actor, reason, losses=losses, **_fresh(session, job))
     if was_stopping:

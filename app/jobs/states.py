@@ -30,7 +30,7 @@ def enqueue(session: Session, job: Job, actor: str, reason: str) -> Job:
     job.queued_at = db.now(session)
     session.add(job)
     session.flush()
-    _record(session, job, None, actor, reason)
+    record(session, job, None, actor, reason)
     return job
 
 
@@ -49,7 +49,7 @@ def move(session: Session, job_id: int, *, old: JobStatus, new: JobStatus, attem
     query = update(Job).where(*unchanged).values(status=new, attempt=number, **values).execution_options(synchronize_session=False)
     if session.exec(query).rowcount != 1:
         return False
-    _record(session, session.get_one(Job, job_id, populate_existing=True), old, actor, reason)
+    record(session, session.get_one(Job, job_id, populate_existing=True), old, actor, reason)
     return True
 
 
@@ -63,9 +63,9 @@ def is_lost(job: Job, now: datetime, patience: timedelta = PATIENCE) -> bool:
     return job.status in ACTIVE and job.heartbeat_at is not None and now - job.heartbeat_at > patience
 
 
-def _record(session: Session, job: Job, old: JobStatus | None, actor: str, reason: str) -> None:
-    """The history and the news of a status that was just written."""
+def record(session: Session, job: Job, old: JobStatus | None, actor: str, reason: str) -> None:
+    """The history and the news of a status that was just written, or of a job that was handed over in the same one."""
     session.add(Transition(job_id=job.id, attempt=job.attempt, old=old, new=job.status, at=db.now(session), actor=actor, reason=reason))
     stage = session.get_one(StageRun, job.stage_id).stage if job.stage_id else None
     payload = {"job_id": job.id, "kind": job.kind, "status": job.status, "attempt": job.attempt, "stage": stage, "reason": reason}
-    db.emit(session, "job", payload | {"evaluation_id": job.evaluation_id}, run_id=job.run_id)
+    db.emit(session, "job", payload | {"evaluation_id": job.evaluation_id, "export_id": job.export_id}, run_id=job.run_id)

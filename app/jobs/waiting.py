@@ -62,6 +62,8 @@ def _reason(job: Job, workers: Sequence[Worker], busy: dict[int | None, Job], ah
 
 
 def _work(worker: Worker, job: Job) -> str:
+    if job.export_id is not None:
+        return _("worker {name} is busy with an export of run {id}").format(name=worker.name, id=job.run_id)
     if job.run_id is not None and job.evaluation_id is None:
         return _("worker {name} is busy with run {id}").format(name=worker.name, id=job.run_id)
     return _("worker {name} is busy with evaluation {id}").format(name=worker.name, id=job.evaluation_id)

@@ -11,7 +11,7 @@ from sqlmodel import Session, col, select
 from app import db
 from app.i18n import _
 from app.jobs import progress, queue
-from app.models import ACTIVE, Evaluation, Job, JobKind, JobStatus, MetricSeries, Run
+from app.models import ACTIVE, Evaluation, Export, Job, JobKind, JobStatus, MetricSeries, Run
 from app.runs.table import lists, rows
 from app.runs.table.lists import Shown
 from app.runs.table.rows import RunRow
@@ -93,7 +93,7 @@ def attention(session: Session) -> tuple[list[Trouble], int]:
     now = db.now(session)
     failed = (lists.is_shown(Shown.failed, now), col(Job.finished_at) >= now - ATTENTION_LASTS)
     wrong = or_(and_(*failed), lists.is_shown(Shown.lost, now))
-    queries = (lists.standing(wrong), select(Job).where(Job.kind == JobKind.evaluate, wrong))
+    queries = (lists.standing(wrong), select(Job).where(col(Job.kind).in_((JobKind.evaluate, JobKind.export)), wrong))
     jobs = [job for query in queries for job in session.exec(query)]
     jobs.sort(key=lambda job: job.finished_at or job.heartbeat_at or now, reverse=True)
     titles = _titles(session, [job.model_dump() for job in jobs[:ATTENTION_ROWS]])
@@ -125,11 +125,15 @@ def _titles(session: Session, jobs: Sequence[Mapping[str, Any]]) -> dict[int, tu
     evaluations = dict(
         session.exec(select(Evaluation.id, Evaluation.name).where(col(Evaluation.id).in_([job["evaluation_id"] for job in jobs]))).all()
     )
+    exported = session.exec(select(Export).where(col(Export.id).in_([job["export_id"] for job in jobs]))).all()
+    places = {each.id: f"/checkpoints/{each.checkpoint_id}" for each in exported if each.checkpoint_id}
     runs = dict(session.exec(select(Run.id, Run.name).where(col(Run.id).in_([job["run_id"] for job in jobs]))).all())
-    return {job["id"]: _title(job, runs, evaluations) for job in jobs}
+    return {job["id"]: _title(job, runs, evaluations, places) for job in jobs}
 
 
-def _title(job: Mapping[str, Any], runs: Mapping[int, str], evaluations: Mapping[int, str]) -> tuple[str, str]:
+def _title(job: Mapping[str, Any], runs: Mapping[int, str], evaluations: Mapping[int, str], exports: Mapping[int, str]) -> tuple[str, str]:
+    if job["export_id"] in exports:
+        return runs[job["run_id"]], exports[job["export_id"]]
     if (evaluation := job["evaluation_id"]) is not None:
         return evaluations[evaluation], f"/evals/{evaluation}"
     return runs[job["run_id"]], f"/runs/{job['run_id']}"

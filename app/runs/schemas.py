@@ -10,7 +10,7 @@ from sqlmodel import Session
 
 from app import db
 from app.deps import RequestKey, Row
-from app.jobs import states, waiting
+from app.jobs import progress, states, waiting
 from app.logs import service as logs
 from app.metrics import service as metrics
 from app.models import JobStatus, MetricSeries, Run
@@ -39,7 +39,11 @@ class StageOut(BaseModel):
     waiting_because: str | None = Field(description="Why a queued stage is not at work yet.")
     job_id: int | None
     attempt: int
-    progress: dict[str, Any] = Field(description="What the trainer last said: done, total, unit, eta_seconds.")
+    progress: dict[str, Any] = Field(description="What the trainer last said: done, total, unit, eta_seconds, device_memory, heard_at.")
+    step: int | None = Field(None, description="The last optimizer step that it told of; null while it reads its images.")
+    said_at: datetime | None = Field(None, description="When it said so, by the database's clock: when a worker stored it.")
+    step_age_seconds: float | None = Field(None, description="How long ago that was.")
+    device_memory: int | None = Field(None, description="Bytes that it holds on its device; null on a CPU.")
     reason: str | None = Field(description="Short cause of the end.")
     detail: str | None = Field(description="The end in words.")
     init_checkpoint: str | None = Field(description="Checkpoint whose weights it starts from.")
@@ -169,7 +173,14 @@ def _stage(state: StageState, reasons: dict[int, str], now: datetime) -> StageOu
         init_checkpoint=state.row.init_checkpoint,
         best_checkpoint_id=state.row.best_checkpoint_id,
         **work,
+        **_said(work["progress"], now),
     )
+
+
+def _said(said: progress.Said, now: datetime) -> dict[str, Any]:
+    at, step = progress.heard_at(said), progress.step(said)
+    age = None if at is None or step is None else max(0.0, (now - at).total_seconds())
+    return {"step": step, "said_at": at, "step_age_seconds": age, "device_memory": said.get("device_memory")}
 
 
 _OF_JOB = {"attempt", "progress", "reason", "detail", "queued_at", "started_at", "finished_at", "heartbeat_at"}

@@ -85,7 +85,8 @@ def create(
 def _enqueue(session: Session, run: Run, stage: StageRun, actor: str, reason: str) -> Job:
     directory = artifacts.join(run.directory, str(rundir.stage_dir("", run.name, stage.stage)))
     job = Job(
-        kind=JobKind.train, run_id=run.id, stage_id=stage.id, devices=run.config["devices"], priority=run.priority, directory=directory
+        kind=JobKind.train, run_id=run.id, stage_id=stage.id, devices=run.config["devices"], priority=run.priority, directory=directory,
+        max_attempts=RunConfig.model_construct(**run.config).max_attempts,
     )  # fmt: skip
     return jobs.enqueue(session, job, actor, reason)
 

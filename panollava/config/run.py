@@ -175,10 +175,19 @@ class RunConfig(BaseModel):
     seed: Advanced[int] = Field(0, ge=0, description="Seed of weights, order and augmentation.")
     devices: Advanced[int] = Field(1, ge=1, json_schema_extra=unit("GPUs"), description="GPUs per run; a machine without one trains on its CPU.")
     strategy: Advanced[Literal["auto", "ddp"]] = Field("auto", description="How devices share a step. auto: alone on one device, ddp on several.")
+    max_attempts: Advanced[int] = Field(
+        3, ge=1, le=100, json_schema_extra=unit("attempts"),
+        description="Attempts in a row that a stage of a dashboard's run may lose to a kill, or with their machine, before they save anything new.",
+    )  # fmt: skip
     num_nodes: Terminal[int] = Field(1, ge=1, json_schema_extra=unit("machines"), description="Machines per run, each started by torchrun.")
     precision: Advanced[Literal["auto", "fp32", "bf16", "fp16"]] = Field("auto", description="auto: bf16 on a GPU that has it, else fp32.")
     gradient_checkpointing: Advanced[bool] = Field(
         False, description="Compute activations again in the backward pass: less memory, a third more time."
+    )
+    auto_batch: Advanced[bool] = Field(
+        False,
+        description="Where a training step does not fit into memory: halve its micro-batches, double accumulation, do the step again and go on, with "
+        "a warning. An overlap loss keeps at least 8 panoramas a micro-batch; validation batches are halved for themselves. On one device.",
     )
     compile: Advanced[bool] = Field(False, description="Compile the encoders with torch.compile: minutes at the start, faster steps on a GPU.")
     fused_adamw: Advanced[bool] = Field(False, description="Update all weights in one kernel.")
@@ -217,6 +226,11 @@ class RunConfig(BaseModel):
         """The config of the same model once its adapters are merged."""
         return self.model_copy(update={name: RunConfig.model_fields[name].default for name in LORA})
 
+    def with_accumulation(self, stage: Stage, accumulation: int) -> "RunConfig":
+        """The config of the same steps in other micro-batches."""
+        settings = self.stages[stage].model_copy(update={"accumulation": accumulation})
+        return self.model_copy(update={"stages": self.stages.model_copy(update={str(stage): settings})})
+
     def csvs(self, split: Literal["train", "valid"]) -> tuple[Path, ...]:
         """The CSV files of a split, all of which are used: its own field, else `data_dir`, else the default directory."""
         named = self.csv_train if split == "train" else self.csv_val
@@ -244,6 +258,7 @@ class RunConfig(BaseModel):
         yield from self._wrong_adapters()
         yield from self._wrong_views()
         yield from self._wrong_overlap_loss()
+        yield from self._wrong_auto_batch()
         for stage in self.stage:
             yield from self._wrong_split(stage)
 
@@ -294,6 +309,14 @@ class RunConfig(BaseModel):
         for name in LORA[1:]:
             if not self.lora_r and getattr(self, name) != RunConfig.model_fields[name].default:
                 yield name, getattr(self, name), "it counts only where lora_r is above 0."
+
+    def _wrong_auto_batch(self) -> Iterator[tuple[str, Any, str]]:
+        if self.auto_batch and (self.devices * self.num_nodes > 1 or self.strategy == "ddp"):
+            why = (
+                "with ddp the others would wait for ever for the gradients of the one that has run out of memory. Set the stage's accumulation; "
+                "a run on one device with auto_batch finds what fits."
+            )
+            yield "auto_batch", self.auto_batch, why
 
     def _wrong_split(self, stage: Stage) -> Iterator[tuple[str, Any, str]]:
         """A step's samples are the same on one device and on many, so they must divide."""

@@ -58,6 +58,11 @@ class StageConfig(BaseModel):
         description="How many of the regular step checkpoints stay; best, last, epoch checkpoints and those that were asked for are never removed.",
     )
 
+    @property
+    def micro_batch(self) -> int:
+        """Samples whose gradients are computed at once, over all devices."""
+        return self.batch_size // self.accumulation
+
 
 class StageConfigs(BaseModel):
     """One section per stage. The defaults are the user's table."""

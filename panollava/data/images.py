@@ -80,7 +80,7 @@ def read_panorama(path: Path, reading: Reading = Reading()) -> Panorama:
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:  # what Pillow's decoders raise for damaged files
         raise BadImage(path, getattr(error, "strerror", None) or str(error)) from None
     if reading.partial and off_aspect(width, height) > ASPECT_ERROR:
-        pixels = _completed(path, pixels)
+        pixels = completed(path, pixels)
     return Panorama(pixels, Picture(hashlib.sha256(data).hexdigest(), width, height))
 
 
@@ -92,7 +92,7 @@ def off_aspect(width: int, height: int) -> float:
 def unusable(width: int, height: int, partial: bool = False) -> str:
     """Why an image of this size cannot be used; empty when it can."""
     if off_aspect(width, height) > ASPECT_ERROR and not partial:
-        return f"{width} x {height} pixels are not the 2:1 of a whole panorama (allow_partial_pano takes it for a part of one)"
+        return f"{width} x {height} pixels are not the 2:1 of a whole panorama (--allow-partial-pano takes it for a part of one)"
     return ""
 
 
@@ -114,8 +114,8 @@ def _check(path: Path, file: pil.Image) -> None:
         raise BadImage(path, f"{frames:,} frames; a panorama is one picture")
 
 
-def _completed(path: Path, pixels: Image) -> Image:
-    """The picture in the middle of a black 2:1: a wide one shows all around between two latitudes, a narrow one from pole to pole ahead."""
+def completed(path: Path, pixels: Image) -> Image:
+    """The picture [H, W, 3] in the middle of a black 2:1: a wide one shows all around between two latitudes, a narrow one from pole to pole ahead."""
     height, width = pixels.shape[:2]
     whole_height = max(height, -(-width // 2))
     whole_width = 2 * whole_height

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image as pil
 
+from panollava import rundir
 from panollava.data.panoshapes import COLOURS, DIRECTIONS, SHAPES, Question, Renderer, Scene, every_question, random_question, sample_scene
 from panollava.data.threads import in_order
 from panollava.errors import BadInput
@@ -44,7 +45,7 @@ def make_demo(directory: Path, train: int = 2000, valid: int = 100, test: int = 
     """Render the three splits. The directory appears whole or not at all; one that this made before is replaced.
 
     The test split is denser and has nearly every object behind across the seam, so that 640 panoramas ask more than 500 questions there
-    about each of colour, shape and direction. Raises BadInput for a directory that holds anything else.
+    about each of colour, shape and direction. Raises BadInput for a directory that holds anything else, and where nothing can be written.
     """
     splits = [Split("train", 0, train), Split("valid", 1, valid), Split("test", 2, test, p_object=0.87, p_seam=0.9)]
     total, done = sum(split.panoramas for split in splits), 0
@@ -63,9 +64,9 @@ def make_demo(directory: Path, train: int = 2000, valid: int = 100, test: int = 
 @contextmanager
 def _made_whole(directory: Path) -> Iterator[Path]:
     """A new directory that takes the place of `directory` at the end; until then, and after a failure, that is as it was."""
+    rundir.check_replaceable(directory)
     if directory.exists() and not (directory / RECIPE_FILE).is_file() and (not directory.is_dir() or any(directory.iterdir())):
         raise BadInput(f"{directory}: holds something that make-demo has not made; name another directory.")
-    directory.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as part:
         new = Path(part) / "new"
         new.mkdir()

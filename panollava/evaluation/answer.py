@@ -1,6 +1,6 @@
 """A checkpoint that answers questions: everything it needs to know is in the checkpoint itself.
 
-Legend: U panoramas, V views, S view side, N image tokens, L language width.
+Legend: U panoramas, V views, S view side, G patches a side, D vision width, N image tokens, L language width.
 """
 
 from collections.abc import Sequence
@@ -48,6 +48,11 @@ class Answerer:
     def encode(self, views: Tensor) -> Tensor:
         """uint8 views [U, V, S, S, 3] -> image tokens [U, N, L]."""
         return self.model.image_tokens(views.to(self.device))
+
+    @torch.inference_mode()
+    def bridge(self, features: Tensor) -> Tensor:
+        """What the vision encoder has seen, [U, V, G, G, D], -> image tokens [U, N, L]."""
+        return self.model.bridge(features.to(self.device))
 
     def answer(self, image_tokens: Tensor, queries: Sequence[str], max_new_tokens: int) -> list[str]:
         """The texts of `answers`."""

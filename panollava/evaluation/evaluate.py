@@ -13,23 +13,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from panollava import rundir
 from panollava.config import EvaluateConfig
-from panollava.errors import BadInput
+from panollava.data.fingerprint import Fingerprint, fingerprint
+from panollava.data.index import Index
 from panollava.evaluation.answer import Answer, Answerer, load
 from panollava.evaluation.conditions import Shown, conditions
 from panollava.evaluation.halving import Batches
-from panollava.evaluation.kept import KeptAnswers
+from panollava.evaluation.kept import DATA, KeptAnswers
 from panollava.evaluation.questions import Question, chance_level, direction_words, grounding_of, read_questions
-from panollava.events import EVENTS_FILE, EventWriter, Note, Progress, StageEvent
+from panollava.events import EventWriter, Note, Progress
 from panollava.metrics.captions import Prediction, read_predictions
 from panollava.metrics.report import METRICS_FILE, PREDICTIONS_FILE, report
 from panollava.training.data import access, load_split
+from panollava.training.devices import memory_held
 from panollava.training.stop import Stopped, StopRequest
+from panollava.training.telling import told
 from panollava.training.weights import describe
 
 log = logging.getLogger("panollava")
@@ -46,20 +47,8 @@ def evaluate(config: EvaluateConfig) -> Path:
     rundir.make_directory(directory, "--output-dir")
     stop = StopRequest(directory)
     stop.listen()
-    events = EventWriter(directory / EVENTS_FILE)
-    try:
-        events.write(StageEvent(name="evaluate", status="started"))
+    with told(directory, "evaluate", stop) as events:
         _Evaluation(config, directory, stop, events).run()
-        events.write(StageEvent(name="evaluate", status="succeeded"))
-    except Stopped as stopped:
-        events.write(StageEvent(name="evaluate", status="stopped", reason="stop_requested", detail=str(stopped)))
-        raise
-    except BaseException as error:
-        reason = "bad_input" if isinstance(error, BadInput) else type(error).__name__
-        events.write(StageEvent(name="evaluate", status="failed", reason=reason, detail=str(error) or repr(error)))
-        raise
-    finally:
-        events.close()
     return directory
 
 
@@ -76,7 +65,7 @@ class _Evaluation:
         self.config, self.directory, self.stop, self.events = config, directory, stop, events
         self.panoramas = Batches(PANORAMAS_AT_ONCE, partial(self._on_halved, "panoramas"))
         self.questions = Batches(config.batch_size, partial(self._on_halved, "questions"))
-        self.done = self.total = self.steps = self.answered = 0
+        self.done = self.total = self.steps = self.answered = self.left_out = 0
         self.began = time.monotonic()
 
     def run(self) -> None:
@@ -84,16 +73,26 @@ class _Evaluation:
         settings = self._settings()
         answerer = load(Path(config.checkpoint))
         wanted = answerer.config.model_copy(update={name: getattr(config, name) for name in ("cache", "cache_dir", "cache_gb", "allow_remote")})
+        wanted = wanted.model_copy(update={"allow_partial_pano": wanted.allow_partial_pano or config.allow_partial_pano})
         reached = access(wanted, answerer.cutter, self._on_image)
-        split = load_split([csv], config.image_root, 0.0, answerer.cutter, self._on_image, access=reached)
+        split = load_split([csv], config.image_root, config.max_bad_frac, answerer.cutter, self._on_image, access=reached)
+        self._say_left_out(split.index)
         questions = read_questions(csv, split.index, config.limit)
+        data = fingerprint([csv], split.index)
+        settings[DATA] = data.sha256
         with KeptAnswers(self.directory, settings, Path(config.resume) if config.resume else None) as kept:
             self.total, self.done, self.began = len(questions) * (1 + len(config.controls)), len(kept.done), time.monotonic()
             for shown in conditions(config, answerer, split.panoramas, questions, direction_words(csv)):
                 self._ask(shown, kept)
             kept.finish()
-        rundir.write_whole(self.directory / METRICS_FILE, json.dumps(self._metrics(answerer, settings), indent=1))
+        rundir.write_whole(self.directory / METRICS_FILE, json.dumps(self._metrics(answerer, settings, data), indent=1))
         log.info("wrote %s", self.directory / METRICS_FILE)
+
+    def _say_left_out(self, index: Index) -> None:
+        self.left_out = len(index.bad)
+        for bad in index.bad:
+            log.warning("left out: %s", bad)
+            self.events.write(Note(level="warning", text=f"left out: {bad}"))
 
     def _settings(self) -> dict[str, Any]:
         """What the answers depend on. How many are given at once, where they go and where the checkpoint lies changes none of them."""
@@ -101,15 +100,17 @@ class _Evaluation:
         asked = self.config.model_dump(mode="json", exclude={"batch_size", "checkpoint", "output_dir", "resume", "cache", "cache_dir", "cache_gb"})
         return {"config": asked, "checkpoint_sha256": rundir.sha256(checkpoint), "csv_sha256": rundir.sha256(csv)}
 
-    def _metrics(self, answerer: Answerer, settings: dict[str, Any]) -> dict[str, Any]:
+    def _metrics(self, answerer: Answerer, settings: dict[str, Any], data: Fingerprint) -> dict[str, Any]:
         checkpoint, csv = Path(self.config.checkpoint), Path(self.config.csv)
         grounding = grounding_of(csv)
         figures = grounding.figures if grounding else {}
         scores = report(read_predictions(self.directory / PREDICTIONS_FILE), figures, direction_words(csv))
         return scores.model_dump(mode="json") | {
-            "chance": chance_level(answerer.config.csvs("train")[0], csv, figures),
+            "chance": chance_level(answerer.config.csvs("train"), csv, figures),
             "checkpoint": {"path": str(checkpoint), "stage": str(answerer.stage), "sha256": settings["checkpoint_sha256"]},
             "csv": {"path": str(csv), "sha256": settings["csv_sha256"]},
+            "data": data.model_dump(mode="json"),
+            "rows_left_out": self.left_out,
             "config": self.config.model_dump(mode="json"),
             "questions_at_once": self.questions.size,
         }
@@ -119,14 +120,10 @@ class _Evaluation:
         left = [question for question in shown.questions if (shown.condition, question.url, question.query) not in kept.done]
         log.info("asking %d questions, shown: %s", len(left), shown.condition)
         images = sorted({question.image for question in left})
-
-        def encode(group: Sequence[int]) -> Tensor:
-            return shown.answerer.encode(torch.from_numpy(np.stack([shown.views(image) for image in group])))
-
-        for group, tokens in self.panoramas(images, encode):
+        for group, tokens in self.panoramas(images, shown.encode):
             for answers in self._answers(shown, left, group, tokens):
                 kept.add(answers)
-                self._progress(len(answers))
+                self._progress(len(answers), memory_held(shown.answerer.device))
 
     def _answers(self, shown: Shown, questions: Sequence[Question], group: Sequence[int], tokens: Tensor) -> Iterator[list[Prediction]]:
         """Batches of answers about a group of panoramas with their image tokens [U, N, L], the shortest prompts first."""
@@ -151,11 +148,11 @@ class _Evaluation:
         log.warning(text)
         self.events.write(Note(level="warning", text=text))
 
-    def _progress(self, answered: int) -> None:
+    def _progress(self, answered: int, memory: int | None) -> None:
         self.done, self.answered, self.steps = self.done + answered, self.answered + answered, self.steps + 1
         pace = (time.monotonic() - self.began) / self.answered
         left = pace * (self.total - self.done)
-        self.events.write(Progress(done=self.done, total=self.total, unit="answers", seconds_per_unit=pace, eta_seconds=left))
+        self.events.write(Progress(done=self.done, total=self.total, unit="answers", seconds_per_unit=pace, eta_seconds=left, device_memory=memory))
         if self.done == self.total or self.steps % 20 == 0:
             log.info("%d/%d answers, %s left", self.done, self.total, timedelta(seconds=round(left)))
         if self.stop:

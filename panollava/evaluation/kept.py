@@ -16,6 +16,9 @@ from panollava.metrics.report import GROWING_FILE, METRICS_FILE, PREDICTIONS_FIL
 
 log = logging.getLogger("panollava")
 
+DATA = "data_sha256"
+"""The setting that says of which table and which images; older evaluations know only the table."""
+
 Key = tuple[Condition, str, str]
 """Condition, url, query."""
 
@@ -30,7 +33,8 @@ class KeptAnswers:
     def __init__(self, directory: Path, settings: dict[str, Any], resume: Path | None = None) -> None:
         """Go on from answers of the same settings in the directory, or else in `resume`."""
         self.directory, noted = directory, json.dumps(settings, indent=1)
-        earlier = _found(directory, noted) or (_found(resume, noted) if resume else None)
+        older = json.dumps({name: value for name, value in settings.items() if name != DATA}, indent=1)
+        earlier = _found(directory, noted, older) or (_found(resume, noted, older) if resume else None)
         answers = _whole_lines(earlier) if earlier else []
         self.done = {key(each) for each in answers}
         if answers:
@@ -74,11 +78,13 @@ def _line(answer: Prediction) -> str:
     return answer.model_dump_json(exclude_none=True) + "\n"
 
 
-def _found(directory: Path, noted: str) -> Path | None:
+def _found(directory: Path, noted: str, older: str) -> Path | None:
     """The file of answers that an interrupted evaluation of these settings left; one that has its metrics was not interrupted."""
     settings, growing, whole = directory / SETTINGS_FILE, directory / GROWING_FILE, directory / PREDICTIONS_FILE
-    if not settings.exists() or settings.read_text() != noted:
+    if not settings.exists() or (found := settings.read_text()) not in (noted, older):
         return None
+    if found != noted:
+        log.warning("%s does not say of which images its answers are; they are kept because table, checkpoint and settings are the same", directory)
     if growing.exists():
         return growing
     return whole if whole.exists() and not (directory / METRICS_FILE).exists() else None

@@ -28,6 +28,7 @@ class Question:
     template: str | None = None
     expect: dict[str, str] | None = None
     seam: bool | None = None
+    image_sha256: str | None = None
 
     @property
     def words(self) -> str:
@@ -37,7 +38,7 @@ class Question:
         return Prediction(
             url=self.url, query=self.query, references=list(self.references), prediction=text, condition=condition, asked=self.asked,
             truncated=truncated,
-            kind=self.kind, template=self.template, expect=self.expect, seam=self.seam,
+            kind=self.kind, template=self.template, expect=self.expect, seam=self.seam, image_sha256=self.image_sha256,
         )  # fmt: skip
 
 
@@ -55,7 +56,8 @@ def grouped(index: Index) -> list[Question]:
         key = (image, normalised(row.query))
         known = found.get(key)
         if known is None:
-            found[key] = Question(image, row.url, row.query, (row.annotation,))
+            picture = index.pictures[image]
+            found[key] = Question(image, row.url, row.query, (row.annotation,), image_sha256=picture.sha256 if picture else None)
         else:
             found[key] = replace(known, references=(*known.references, row.annotation))
     return list(found.values())
@@ -78,12 +80,12 @@ def direction_words(csv: Path) -> Sequence[str]:
     return grounding.turn if grounding else TURN
 
 
-def chance_level(train: Path, test: Path, figures: Figures) -> dict[str, float]:
-    """What the best constant answers of the training split score on the test split; empty where either has no ground truth."""
-    learned, asked = truth_path(train), truth_path(test)
-    if not (learned.exists() and asked.exists()):
+def chance_level(train: Sequence[Path], test: Path, figures: Figures) -> dict[str, float]:
+    """What the best constant answers of the training tables score on the test split; empty where any of them has no ground truth."""
+    learned, asked = [truth_path(csv) for csv in train], truth_path(test)
+    if not all(path.exists() for path in (*learned, asked)):
         return {}
-    return chance(read_truth(learned, figures), read_truth(asked, figures), figures)
+    return chance([line for path in learned for line in read_truth(path, figures)], read_truth(asked, figures), figures)
 
 
 def _with_truth(csv: Path, questions: list[Question]) -> list[Question]:

@@ -14,7 +14,7 @@ from panollava.hf.describe import public
 from panollava.metrics import captions
 from panollava.metrics.bootstrap import intervals
 from panollava.metrics.report import METRICS_FILE, PREDICTIONS_FILE, read_report
-from panollava.stages import Stage
+from panollava.training.history import history
 
 USE = """```python
 import panollava  # lets transformers know the model
@@ -61,10 +61,9 @@ def _training(checkpoint: Path, answerer: Answerer) -> Iterator[tuple[str, Any]]
     prints = _fingerprints(checkpoint)
     for split, csvs in (("train", config.csvs("train")), ("valid", config.csvs("valid"))):
         yield f"Split {split}", f"{', '.join(csv.name for csv in csvs)}{prints.get(split, '')}"
-    for stage in Stage:
-        if stage.number <= answerer.stage.number:
-            own = config.stages[stage]
-            yield f"Stage {stage}", f"{config.loss(stage)}; {own.epochs} epochs of batches of {own.batch_size}, learning rate {own.lr:g}"
+    for each in history(checkpoint):
+        steps = f"{each.loss}; {each.step:,} steps of {each.batch_size}, {each.epoch:g} epochs, learning rate {each.lr:g}"
+        yield f"Stage {each.stage}", steps + (f", with LoRA adapters of rank {each.lora_r}" if each.lora_r else "")
     yield "Seed", config.seed
 
 

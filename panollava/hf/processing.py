@@ -26,14 +26,16 @@ class PanoLlavaProcessor(ProcessorMixin):
     """Panoramas and questions -> `pixel_values` uint8 [B, V, S, S, 3], `input_ids` and `attention_mask` [B, T]."""
 
     def __init__(
-        self, tokenizer: Any, layout: dict[str, Any], image_size: int, image_seq_length: int, max_text_length: int, chat_template: Any = None
-    ) -> None:
+        self, tokenizer: Any, layout: dict[str, Any], image_size: int, image_seq_length: int, max_text_length: int, chat_template: Any = None,
+        allow_partial_pano: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(tokenizer, chat_template=chat_template)
+        self.allow_partial_pano = allow_partial_pano
         self.layout, self.image_size, self.image_seq_length, self.max_text_length = layout, image_size, image_seq_length, max_text_length
 
     def to_dict(self) -> dict[str, Any]:
         """`processor_config.json`."""
-        names = ("layout", "image_size", "image_seq_length", "max_text_length")
+        names = ("layout", "image_size", "image_seq_length", "max_text_length", "allow_partial_pano")
         return {name: getattr(self, name) for name in names} | {"processor_class": type(self).__name__}
 
     @cached_property
@@ -60,7 +62,7 @@ class PanoLlavaProcessor(ProcessorMixin):
         if not queries or len(queries) != len(panoramas):
             raise ValueError(f"Every question needs a panorama of its own; there are {len(queries)} questions and {len(panoramas)} panoramas.")
         ids, mask, _ = self.prompter.collate([self.prompter.question(query) for query in queries])
-        views = np.stack([self.cutter(_panorama(each)) for each in panoramas])
+        views = np.stack([self.cutter(_panorama(each, self.allow_partial_pano)) for each in panoramas])
         return BatchFeature({"input_ids": ids, "attention_mask": mask, "pixel_values": torch.from_numpy(views)})
 
     def apply_chat_template(self, conversation: Any, chat_template: str | None = None, **kwargs: Any) -> Any:  # type: ignore[override]
@@ -107,21 +109,25 @@ def _asked(conversation: Sequence[dict[str, Any]]) -> tuple[Any, str]:
     return images[0], texts[0]
 
 
-def _panorama(image: Any) -> "Image":
-    """uint8 [H, W, 3], as `panollava generate` reads it. Raises BadInput for a file that is no panorama."""
+def _panorama(image: Any, partial: bool) -> "Image":
+    """uint8 [H, W, 3], as `panollava generate` reads it. Raises BadInput for what is no panorama."""
     from transformers.image_utils import load_image
 
-    from panollava.data.images import ASPECT_ERROR, load_panorama, off_aspect
+    from panollava.data.images import ASPECT_ERROR, completed, load_panorama, off_aspect
     from panollava.errors import BadInput
 
     if isinstance(image, str | Path) and Path(image).is_file():
-        pixels = load_panorama(Path(image))
+        pixels = load_panorama(Path(image), partial=partial)
     else:
         pixels = np.asarray(image if isinstance(image, np.ndarray) else load_image(image), np.uint8)
     height, width = pixels.shape[:2]
-    if off_aspect(width, height) > ASPECT_ERROR:
-        raise BadInput(f"{width} x {height} pixels are no panorama: it is twice as wide as high.")
-    return pixels
+    if off_aspect(width, height) <= ASPECT_ERROR:
+        return pixels
+    if not partial:
+        raise BadInput(
+            f"{width} x {height} pixels are no panorama: it is twice as wide as high. A processor with allow_partial_pano takes a part of one."
+        )
+    return completed(Path("the image"), pixels)
 
 
 AutoProcessor.register(PanoLlavaConfig, PanoLlavaProcessor, exist_ok=True)

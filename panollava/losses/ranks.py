@@ -11,15 +11,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-
-def ranks() -> int:
-    """Processes that train together."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+from panollava import ranks
 
 
 def gathered(keys: Tensor, *features: Tensor) -> tuple[Tensor, ...]:
     """Features [U, ...] of panoramas with these fingerprints -> those of all ranks in the order of the ranks, each panorama once."""
-    if ranks() == 1:
+    if ranks.count() == 1:
         return features
     counts = [int(count) for count in _all(torch.tensor([len(keys)], device=keys.device))]
     everywhere = torch.cat(_together(keys, counts)).tolist()
@@ -51,7 +48,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def forward(_: Any, mine: Tensor) -> tuple[Tensor, ...]:
-        theirs = [torch.empty_like(mine) for _ in range(ranks())]
+        theirs = [torch.empty_like(mine) for _ in range(ranks.count())]
         dist.all_gather(theirs, mine.contiguous())
         return tuple(theirs)
 
@@ -59,7 +56,7 @@ class _Gather(torch.autograd.Function):
     def backward(_: Any, *wanted: Tensor) -> Tensor:
         summed = torch.stack(wanted)
         dist.all_reduce(summed)
-        return summed[dist.get_rank()]
+        return summed[ranks.rank()]
 
 
 @lru_cache(maxsize=4)

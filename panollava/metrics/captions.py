@@ -46,6 +46,7 @@ class Prediction(BaseModel):
     template: str | None = Field(None, description="Wording of the question, where the dataset tells.")
     expect: dict[str, str] | None = Field(None, description="Figure -> word that a right answer names; None where there is no ground truth.")
     seam: bool | None = Field(None, description="Whether the object asked about lies across the panorama's seam.")
+    image_sha256: str | None = Field(None, description="Of the file of the panorama asked about; None where nobody noted it.")
 
 
 class CaptionScores(BaseModel):

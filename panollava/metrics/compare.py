@@ -71,6 +71,7 @@ class Comparison(_Result):
     questions: int
     resamples: int
     evaluations: list[Compared]
+    warnings: list[str] = Field([], description="What is not known to be the same in all of them.")
 
     def with_controls(self, reports: Sequence[Scores | None]) -> "Comparison":
         """The same, with what the report of each evaluation says of its controls."""
@@ -90,7 +91,7 @@ def compare(
 ) -> Comparison:
     """Set evaluations, each a label and its predictions, against the one at `base`. Grounding is compared where the dataset's figures are given.
 
-    Raises BadInput unless all answer the same questions, against the same references and ground truth.
+    Raises BadInput unless all answer the same questions about the same images, against the same references and ground truth.
     """
     if len(evaluations) < 2:
         raise BadInput(f"A comparison needs two evaluations or more; this is {len(evaluations)}.")
@@ -104,13 +105,14 @@ def compare(
         _compared(label, side, each, None if number == base else _duel(side.panel, sides[base].panel))
         for number, ((label, _), side, each) in enumerate(zip(evaluations, sides, differences, strict=True))
     ]
-    return Comparison(base=base, questions=len(answers[base]), resamples=resamples, evaluations=compared)
+    warnings = _unsure([label for label, _ in evaluations], answers)
+    return Comparison(base=base, questions=len(answers[base]), resamples=resamples, evaluations=compared, warnings=warnings)
 
 
 def aligned(evaluations: Sequence[tuple[str, Sequence[Prediction]]], base: int = 0) -> list[list[Prediction]]:
     """Each evaluation's answers to the image, all in the order of the questions of the one at `base`.
 
-    Raises BadInput unless all answer the same questions, against the same references and ground truth.
+    Raises BadInput unless all answer the same questions about the same images, against the same references and ground truth.
     """
     answers = [_answers(label, predictions) for label, predictions in evaluations]
     for (label, _), theirs in zip(evaluations, answers, strict=True):
@@ -146,6 +148,24 @@ def _check_same_questions(base_label: str, base: dict[_Question, Prediction], la
     if unlike := [question for question in base if _truth(base[question]) != _truth(theirs[question])]:
         url, query = unlike[0]
         raise BadInput(f"{label} and {base_label} have other references or ground truth for {len(unlike)} questions; for example {query!r} of {url}.")
+    if unlike := [question for question in base if _is_another_image(base[question], theirs[question])]:
+        url, query = unlike[0]
+        raise BadInput(
+            f"{label} and {base_label} were asked of other images in {len(unlike)} questions: the file of {url}, for example, has been changed"
+            " between the two. Evaluate the older one again."
+        )
+
+
+def _is_another_image(one: Prediction, other: Prediction) -> bool:
+    """As far as both say; older evaluations do not."""
+    return one.image_sha256 is not None and other.image_sha256 is not None and one.image_sha256 != other.image_sha256
+
+
+def _unsure(labels: Sequence[str], answers: Sequence[Sequence[Prediction]]) -> list[str]:
+    """What to say of evaluations that did not note their images, beside others that did."""
+    silent = [label for label, theirs in zip(labels, answers, strict=True) if any(each.image_sha256 is None for each in theirs)]
+    text = "{label} does not say of which image files its answers are; only addresses, questions and references are known to be the same."
+    return [text.format(label=label) for label in silent] if len(silent) < len(labels) else []
 
 
 def _truth(each: Prediction) -> object:

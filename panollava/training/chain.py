@@ -6,11 +6,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from panollava import rundir
+from panollava import ranks, rundir
 from panollava.config import RunConfig
-from panollava.errors import BadInput
+from panollava.errors import BadInput, OutOfMemory
 from panollava.stages import Stage
-from panollava.training import ranks
+from panollava.training.fellows import Fellows
 from panollava.training.stop import Stopped, StopRequest
 
 log = logging.getLogger("panollava")
@@ -39,31 +39,33 @@ def train_chain(config: RunConfig, *, resume: str | None, stage_dir: Path | None
         if not csv.is_file():
             raise BadInput(f"{csv}: there is no such file. Name your data with --data-dir, or with --csv-train and --csv-val.")
     best = Path(config.init_from) if config.init_from else None
-    with _only_the_first_speaks(), _log_file(config, None if len(config.stage) > 1 else config.stage[0]):
+    with _only_the_first_speaks(), _log_file(config, None if len(config.stage) > 1 else config.stage[0]), Fellows() as fellows:
         for stage in config.stage:
             directory = stage_dir or rundir.stage_dir(config.output_dir, config.name, stage)
-            start = _start(directory, stage, resume if resume == "auto" or stage == config.stage[0] else None, best, fall_back)
+            start = _start(config, directory, stage, resume if resume == "auto" or stage == config.stage[0] else None, best, fall_back)
             stop = StopRequest(directory)
-            best = start.finished or _train(config, stage, directory, start, stop, several=len(config.stage) > 1)
+            best = start.finished or _train(config, stage, directory, start, stop, fellows)
             if stage != config.stage[-1] and any(ranks.anywhere(bool(stop))):
                 raise Stopped(f"Stage {stage} is finished and the next was not begun.")
 
 
-def _train(config: RunConfig, stage: Stage, directory: Path, start: Start, stop: StopRequest, *, several: bool) -> Path:
+def _train(config: RunConfig, stage: Stage, directory: Path, start: Start, stop: StopRequest, fellows: Fellows) -> Path:
     rundir.make_directory(directory, "--output-dir")
     stop.listen()
+    fellows.start(config.devices if config.num_nodes == 1 else 1)
     from panollava.training.fit import train_stage  # torch arrives here: what can be refused has been refused, and a stop is heard
     from panollava.training.job import StageJob
 
+    several = len(config.stage) > 1
     with _log_file(config, stage if several else None, wanted=several):
-        return train_stage(StageJob(config, stage, directory, start.init_from, start.resume, start.warnings), stop)
+        return train_stage(StageJob(config, stage, directory, start.init_from, start.resume, start.warnings), stop, fellows)
 
 
-def _start(directory: Path, stage: Stage, resume: str | None, best: Path | None, fall_back: bool) -> Start:
+def _start(config: RunConfig, directory: Path, stage: Stage, resume: str | None, best: Path | None, fall_back: bool) -> Start:
     checkpoints = directory / rundir.CHECKPOINTS
     if resume == "auto":
         if (directory / rundir.FINAL).exists():
-            log.info("stage %s is finished already: %s", stage, directory)
+            _say_finished(config, stage, directory)
             return Start(finished=checkpoints / rundir.BEST)
         last, told = _last_good(checkpoints)
         return Start(resume=last, warnings=told) if last else Start(init_from=best, warnings=told)
@@ -85,6 +87,15 @@ def _start(directory: Path, stage: Stage, resume: str | None, best: Path | None,
     log.info("--resume %s: a checkpoint of stage %s, so stage %s starts from its weights", path, theirs, stage)
     _refuse_to_overwrite(directory)
     return Start(init_from=path, warnings=told)
+
+
+def _say_finished(config: RunConfig, stage: Stage, directory: Path) -> None:
+    """A finished stage is left as it is. What it was trained with and what is asked for now may differ, and that is said."""
+    log.info("stage %s is finished already: %s", stage, directory)
+    theirs = rundir.read_note(directory / rundir.FINAL).config["stages"][stage]
+    ours = config.stages[stage].model_dump(mode="json")
+    if changed := [f"{field} was {theirs[field]} and is {ours[field]}" for field in ours if field in theirs and theirs[field] != ours[field]]:
+        log.warning("%s. To train on with that: --resume %s", ", ".join(changed), directory / rundir.CHECKPOINTS / rundir.LAST)
 
 
 def _whole(path: Path, fall_back: bool) -> tuple[Path, tuple[str, ...]]:
@@ -122,7 +133,12 @@ def _only_the_first_speaks() -> Iterator[None]:
     logging.getLogger().setLevel(logging.ERROR)
     log.setLevel(logging.ERROR)
     with suppress(Stopped):
-        yield
+        try:
+            yield
+        except BadInput:
+            if ranks.launched_by_torchrun():  # what is wrong on this machine may be right on the first's
+                raise
+            raise SystemExit(2) from None
 
 
 @contextmanager
@@ -139,8 +155,8 @@ def _log_file(config: RunConfig, stage: Stage | None, *, wanted: bool = True) ->
     log.info("log file %s", path)
     try:
         yield
-    except (BadInput, Stopped) as error:
-        log.error("%s", str(error) or "stopped on request")
+    except (BadInput, OutOfMemory, Stopped) as error:
+        log.error("%s", str(error) or "stopped")
         raise
     except Exception:
         log.exception("stopped by an error")

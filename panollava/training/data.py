@@ -27,6 +27,7 @@ from panollava.model.panollava import Batch
 from panollava.model.text import IGNORE, Encoded, Prompter
 from panollava.schedule import Schedule
 from panollava.training.features import Features
+from panollava.training.orphans import end_with_parent
 
 ROWS_IN_MEMORY = 10_000
 """Rows that stay in memory as token ids, up to 7 kB each; those beyond are tokenized again in every epoch."""
@@ -184,7 +185,7 @@ def fixed_batches(samples: int, batch_size: int, smallest: int) -> Iterator[list
 
 def loader(samples: Samples, collate: Callable[[list[tuple[int, int]]], Any], batches: list[list[int]], num_workers: int) -> DataLoader[Any]:
     own = torch.Generator()  # a loader draws a number for its workers; from the common ones, it would change a resumed training's
-    return DataLoader(samples, batch_sampler=batches, collate_fn=collate, num_workers=num_workers, generator=own)
+    return DataLoader(samples, batch_sampler=batches, collate_fn=collate, num_workers=num_workers, generator=own, worker_init_fn=end_with_parent)
 
 
 def need_images(csvs: Sequence[Path], split: Split, smallest: int) -> None:

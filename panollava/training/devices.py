@@ -9,9 +9,9 @@ import torch
 from pytorch_lightning.plugins.precision import MixedPrecision, Precision
 from pytorch_lightning.strategies import DDPStrategy
 
+from panollava import ranks
 from panollava.config import RunConfig
 from panollava.errors import BadInput
-from panollava.training import ranks
 from panollava.training.files import WholeFiles
 
 
@@ -40,6 +40,11 @@ def _check_devices(config: RunConfig) -> None:
     wanted, given = config.devices * config.num_nodes, int(os.environ.get("WORLD_SIZE", "0"))
     if ranks.launched_by_torchrun() and given != wanted:
         raise BadInput(f"torchrun started {given} processes, and devices x num_nodes is {wanted}.")
+
+
+def memory_held(device: torch.device) -> int | None:
+    """Bytes that this process has taken from a GPU; None on a CPU, whose memory is the machine's."""
+    return torch.cuda.memory_reserved(device) if device.type == "cuda" else None
 
 
 def precision_of(config: RunConfig) -> Precision:

@@ -6,9 +6,10 @@ Legend: U panoramas, V views, G grid side, D width, M pairs a panorama.
 import torch
 from torch import Tensor
 
+from panollava import ranks
 from panollava.losses.health import agreement, spread
 from panollava.losses.overlap import FEWEST, OverlapPairs, evenly
-from panollava.losses.ranks import fingerprints, gathered, ranks
+from panollava.losses.ranks import fingerprints, gathered
 
 PANORAMAS, CELLS = 64, 256
 """So many panoramas of a validation are examined, and so many cells or pairs of each: of a full-size encoder that is 100 MB."""
@@ -21,10 +22,18 @@ class Examination:
         self.pairs = pairs
         self._seen: dict[int, tuple[Tensor, Tensor]] = {}
 
+    @property
+    def is_full(self) -> bool:
+        return len(self._seen) >= self._most
+
+    @property
+    def _most(self) -> int:
+        return max(1, PANORAMAS // ranks.count())
+
     @torch.no_grad()
     def add(self, pixels: Tensor, grid: Tensor) -> None:
         """Patch features [U, V, G, G, D] of panoramas uint8 [U, V, S, S, 3]."""
-        if not (room := max(1, PANORAMAS // ranks()) - len(self._seen)):
+        if not (room := self._most - len(self._seen)):
             return
         keys = fingerprints(pixels).tolist()
         new = [place for place, key in enumerate(keys) if key not in self._seen][:room]

@@ -21,6 +21,7 @@ from panollava.events import Sample, Say
 from panollava.training.data import Collate, Split
 from panollava.training.loggers import Loggers
 from panollava.training.module import StageModule
+from panollava.training.out_of_memory import told
 from panollava.training.watching import Watcher
 
 LONGEST = 32
@@ -64,7 +65,8 @@ class Examples(Watcher):
         assert isinstance(pl_module, StageModule)
         if not trainer.is_global_zero:
             return
-        with trainer.precision_plugin.forward_context():
+        shown = told(pl_module.config, pl_module.stage, "examples", step=pl_module.step)
+        with shown, trainer.precision_plugin.forward_context():
             answers = [answer for start in range(0, len(self.questions), self.batch_size) for answer in self._answer(start)]
         samples = [
             Sample(step=pl_module.step, url=question.url, query=question.query, references=list(question.references), prediction=answer)

@@ -17,6 +17,7 @@ import torch
 import transformers
 from torch import Tensor
 
+from panollava import ranks
 from panollava.data.cache import Entries
 from panollava.data.images import Picture
 from panollava.data.room import Room
@@ -71,8 +72,9 @@ def encode_missing(
     device: torch.device,
     say: Callable[[int, int], None],
 ) -> None:
-    """Encode the panoramas whose features are not there yet, until the room is used up. `draw` gives views, uint8 [V, S, S, 3]."""
-    missing = [image for image in images if not features.entries.use(features.name(image))]
+    """Encode this rank's part of the panoramas that have no features yet, until the room is used up. `draw` gives views, uint8 [V, S, S, 3]."""
+    mine = images[ranks.rank() :: ranks.count()]
+    missing = [image for image in mine if not features.entries.use(features.name(image))]
     model.to(device).vision.eval()
     for start in range(0, len(missing), AT_ONCE):
         group = missing[start : start + AT_ONCE]

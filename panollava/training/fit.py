@@ -11,22 +11,25 @@ from typing import Any
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
-from panollava import rundir
-from panollava.errors import BadInput
+from panollava import ranks, rundir
+from panollava.errors import BadInput, OutOfMemory
 from panollava.events import EVENTS_FILE, EventWriter, Say, Silence, StageEvent
 from panollava.hf.describe import self_description
 from panollava.model.lora import merge_adapters
 from panollava.model.parts import Built, build
 from panollava.stages import Stage
-from panollava.training import data, examples, loggers, ranks, steps
+from panollava.training import data, examples, loggers, steps
 from panollava.training.devices import trainer_of
+from panollava.training.fellows import Fellows, RankLost
 from panollava.training.health import HealthWatch
+from panollava.training.history import before, history_entry
 from panollava.training.job import StageJob, Voice
 from panollava.training.memory import fix_algorithms, recompute_activations
-from panollava.training.module import StageModule
+from panollava.training.module import Diverged, StageModule
+from panollava.training.out_of_memory import told
 from panollava.training.position import STATE, Position
 from panollava.training.recording import Recorder
-from panollava.training.resuming import Restore, check_same_settings
+from panollava.training.resuming import Restore, as_it_went, check_not_past, check_same_settings, other_views
 from panollava.training.saving import Saver
 from panollava.training.splits import Splits, check_prompts
 from panollava.training.stop import Stopped, StopRequest
@@ -36,27 +39,37 @@ log = logging.getLogger("panollava")
 
 UNTRAINED_LR = 1e-4
 """Below this a new bridge hardly learns: others train theirs at 1e-3 to 5e-3."""
+REASONS: dict[type[BaseException], str] = {BadInput: "bad_input", OutOfMemory: "out_of_memory"}
+"""Of failures that are known by more than the name of their exception."""
 NOISE = (".*does not have many workers.*", ".*in eval mode at the start.*", ".*LeafSpec.*", ".*broadcast_buffers.*deprecated.*")
 """Lightning's warnings that say nothing to whoever reads our log."""
 
 
-def train_stage(job: StageJob, stop: StopRequest) -> Path:
-    """Train to the end and return the best checkpoint. Raises BadInput, Stopped (after saving), Diverged."""
+def train_stage(job: StageJob, stop: StopRequest, fellows: Fellows | None = None) -> Path:
+    """Train to the end and return the best checkpoint. Raises BadInput, Stopped (after saving), OutOfMemory, Diverged, RankLost."""
     events = _open_events(job)
     try:
         events.write(_beginning(job))
-        best = _Fit(job, stop, events).run()
+        with (fellows or Fellows()).watched(lambda lost: _fail(job, events, lost)), told(job.config, job.stage, "rest"):
+            best = _Fit(as_it_went(job), stop, events).run()
         events.write(StageEvent(name=job.stage, status="succeeded", best=str(best.relative_to(job.directory))))
         return best
     except Stopped as stopped:
-        events.write(StageEvent(name=job.stage, status="stopped", step=stopped.step, reason="stop_requested", detail=str(stopped)))
+        events.write(StageEvent(name=job.stage, status="stopped", step=stopped.step, reason=stop.reason, detail=str(stopped)))
         raise
     except BaseException as error:
-        reason = "bad_input" if isinstance(error, BadInput) else type(error).__name__
-        events.write(StageEvent(name=job.stage, status="failed", reason=reason, detail=str(error) or repr(error)))
+        _fail(job, events, error)
         raise
     finally:
         events.close()
+
+
+def _fail(job: StageJob, events: Say, error: BaseException) -> None:
+    if isinstance(error, RankLost) and ranks.local() == 1:
+        events = EventWriter(job.directory / EVENTS_FILE)  # the first rank is no more, and the next speaks for it
+    step, suggestion = (error.step, error.suggestion) if isinstance(error, OutOfMemory) else (0, None)
+    reason = next((name for kind, name in REASONS.items() if isinstance(error, kind)), type(error).__name__)
+    events.write(StageEvent(name=job.stage, status="failed", step=step, reason=reason, detail=str(error) or repr(error), suggestion=suggestion))
 
 
 def _open_events(job: StageJob) -> Say:
@@ -101,7 +114,9 @@ class _Fit:
         samples = data.Samples(train.split, by_row=self.recipe.needs_text)
         plan = data.Plan(len(samples), settings.batch_size, settings.epochs, config.seed, settings.max_steps, drop_last=not self.recipe.needs_text)
         module = StageModule(built, config, self.stage, plan.steps)
+        module.auto_batch.warn = self.voice.warn
         self.saver = Saver(self.job.directory, self.position, built.architecture, self.events, self.stop, plan.steps_per_epoch)
+        self.saver.before = before(self.job)
         self._load(built, module, resumed)
         train, valid = splits.encoded(train), splits.encoded(valid)
         self._say_what_learns(module, plan)
@@ -128,7 +143,7 @@ class _Fit:
             check_same_settings(self.job, self.job.resume)
 
     def _on_image(self, done: int, total: int) -> None:
-        if self.stop:
+        if self.stop and ranks.is_first():  # another rank goes on to the first step, where all decide alike
             raise Stopped
         self.voice.images(done, total)
 
@@ -137,6 +152,7 @@ class _Fit:
             assert self.job.resume is not None
             report = load_state(module, self.job.resume, resumed["state_dict"], self.stage)
             module.step = resumed[STATE]["step"]
+            check_not_past(self.job.resume, module.step, module.steps)
             self.position.restore(resumed[STATE]["position"])
             self.watch.resume(resumed)
             self.saver.bring_best(self.job.resume.parent)
@@ -144,7 +160,9 @@ class _Fit:
             return
         stage = None
         if self.job.init_from:
-            stage = describe(self.job.init_from)[1]
+            theirs, stage, _ = describe(self.job.init_from)
+            if other := other_views(theirs, self.config):
+                self.voice.warn(f"{self.job.init_from} has learned from other views: {other}.")
             self.voice.say(f"weights from {self.job.init_from}: {load_weights(built.model, self.job.init_from, stage)}")
         self._warn_of_untrained_bridge(stage)
 
@@ -184,26 +202,38 @@ class _Fit:
         validation = data.Samples(valid.split, by_row=self.recipe.needs_text)
         batches = list(data.fixed_batches(len(validation), self.settings.batch_size, 1 if self.recipe.needs_text else 4))
         batches, module.own_validation_batches = steps.validation_share(batches)
-        share = steps.share(train, self.settings.batch_size, self.settings.accumulation)
         module.val_dataloader = lambda: data.loader(validation, valid, batches, self.config.num_workers)  # type: ignore[method-assign]
 
         def train_dataloader() -> DataLoader[Any]:
+            share = steps.share(train, module.settings.batch_size, module.settings.accumulation)
             return data.loader(samples, share, plan.batches(self.position.epoch, self.position.batch), self.config.num_workers)
 
         module.train_dataloader = train_dataloader  # type: ignore[method-assign]
         if resumed is not None:
             trainer.callbacks.append(Restore(resumed))  # type: ignore[attr-defined]
-            if self.position.epoch < plan.planned_epochs and not plan.batches(self.position.epoch, self.position.batch):
+            if not self._has_left(plan) and not self.position.is_validated and self.position.batch:
                 self.saver.resumed = resumed
                 trainer.validate(module, verbose=False)  # it was stopped between an epoch's last step and the end of its validation
-        trainer.fit_loop.max_epochs = 0 if self.position.is_over else plan.planned_epochs - self.position.epoch
-        if trainer.fit_loop.max_epochs:
+        if self._has_left(plan) and not self.position.is_over:
+            trainer.fit_loop.max_epochs = plan.planned_epochs - self.position.epoch
+            module.train()  # encoders come out of from_pretrained in evaluation mode, and Lightning leaves modes as they are
             trainer.fit(module)
+        if module.step != plan.steps and not self.position.is_over:
+            raise RuntimeError(f"The stage has {plan.steps} steps and ended after {module.step}.")
+        if module.left_out == module.step:
+            raise Diverged(f"The loss or gradient was finite in none of {module.step} steps. Try a lower learning rate, or fp32.")
+
+    def _has_left(self, plan: data.Plan) -> bool:
+        """Whether steps are left in the epoch at hand."""
+        return self.position.epoch < plan.planned_epochs and bool(plan.batches(self.position.epoch, self.position.batch))
 
     def _save_final(self, built: Built, module: StageModule) -> None:
         path = self.job.directory / rundir.FINAL
         merge_adapters(built.model)
-        metadata = final_metadata(self.config, self.stage, built.architecture) | self_description(built, self.config, self.stage)
+        metadata = final_metadata(module.config, self.stage, built.architecture) | self_description(built, module.config, self.stage)
+        metadata |= history_entry(self.saver.history(module))
         save_final(built.model, path, metadata)
         self.saver.add_note(path, module, "final", module.validation)
         log.info("wrote %s; best is %s", path, self.position.best_file)
+        if self.config.auto_batch:
+            self.voice.say(f"auto_batch: ended with accumulation {module.settings.accumulation} (micro-batches of {module.settings.micro_batch})")

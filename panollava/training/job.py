@@ -1,7 +1,9 @@
 """One training as it was asked for, and how it speaks: to a person through the log, to a dashboard through its events."""
 
 import logging
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from panollava.config import RunConfig, StageConfig
@@ -9,6 +11,8 @@ from panollava.events import Note, Progress, Say
 from panollava.stages import RECIPES, Recipe, Stage
 
 log = logging.getLogger("panollava")
+LINE_SECONDS = 5.0
+"""Between two lines about work that goes on."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,9 @@ class Voice:
     """What a training says, in its log and in its events."""
 
     events: Say
+    clock: Callable[[], float] = time.monotonic
+    _told: dict[str, float] = field(default_factory=dict)
+    """When something that goes on was last told to a person."""
 
     def say(self, text: str) -> None:
         log.info("%s", text)
@@ -53,3 +60,8 @@ class Voice:
     def images(self, done: int, total: int) -> None:
         if done == total or done % 100 == 0:
             self.events.write(Progress(done=done, total=total, unit="images"))
+        now = self.clock()
+        since = self._told.setdefault("images", now)
+        if now - since >= LINE_SECONDS:
+            self._told["images"] = now
+            log.info("%s of %s panoramas", f"{done:,}", f"{total:,}")

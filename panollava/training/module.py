@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from panollava import ranks
 from panollava.config import RunConfig, StageConfig
 from panollava.losses import LOSSES
 from panollava.losses.expander import expander
@@ -19,9 +20,10 @@ from panollava.losses.ranks import fingerprints, gathered
 from panollava.model.panollava import Batch, freeze, set_modes
 from panollava.model.parts import Built
 from panollava.stages import RECIPES, Stage
-from panollava.training import ranks
+from panollava.training.auto_batch import AutoBatch
 from panollava.training.examine import Examination
 from panollava.training.optimizer import adamw, set_rates, share_of_peak
+from panollava.training.out_of_memory import told
 from panollava.training.steps import Step
 
 PATIENCE = 10
@@ -40,7 +42,8 @@ class StageModule(pl.LightningModule):
         self.automatic_optimization = False  # one batch of the loader is one step, whatever its micro-batches
         self.own_validation_batches = math.inf
         """Those after them belong to another rank and are here so that all ranks have equally many."""
-        self.model, self.config, self.stage, self.steps = built.model, config, stage, steps
+        self.model, self.stage, self.steps = built.model, stage, steps
+        self.auto_batch = AutoBatch(config, stage)
         self.learns_to_see = "vision" in RECIPES[stage].trains
         self.overlap_weight = config.losses(stage).get(config.overlap_loss, 0.0)
         side = built.architecture.image_size // built.architecture.patch_size
@@ -55,10 +58,17 @@ class StageModule(pl.LightningModule):
         self.not_finite = 0
         """Steps in a row that were left out."""
         self._examination = Examination(self.pairs)
+        self.left_out = 0
+        """Steps that were not taken, because their loss or gradient was not finite."""
         self.without_overlap = 0
         """Steps that had too few panoramas for the overlap loss."""
         recipe = RECIPES[stage]
         freeze(self, recipe.trains | ({"expander"} if self.overlap_weight else set()), recipe.optional)
+
+    @property
+    def config(self) -> RunConfig:
+        """With the accumulation in force."""
+        return self.auto_batch.config
 
     @property
     def settings(self) -> StageConfig:
@@ -115,11 +125,12 @@ class StageModule(pl.LightningModule):
         self._examination = Examination(self.pairs)
 
     def validation_step(self, batch: Batch, number: int) -> None:
-        loss, weight, terms = self._validate(batch)
-        weight = weight if number < self.own_validation_batches else 0
-        for name, value in {"loss": loss, **terms}.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(value) * weight
-        self._weight += weight
+        counts = number < self.own_validation_batches
+        for loss, stands_for, terms in self.auto_batch.validation(batch, self.step, self._validate):
+            weight = stands_for if counts else 0
+            for name, value in {"loss": loss, **terms}.items():
+                self._sums[name] = self._sums.get(name, 0.0) + float(value) * weight
+            self._weight += weight
 
     def _validate(self, batch: Batch) -> tuple[Tensor, int, dict[str, Tensor]]:
         """As `measure`, of the stage's own loss alone; where the encoder learns, its features are kept for the figures at the end."""
@@ -148,14 +159,25 @@ class StageModule(pl.LightningModule):
         """The gradients of all micro-batches and ranks add up to the whole batch's. What is not finite on one rank is left out on all."""
         optimizer = self.trainer.optimizers[0]  # not Lightning's wrapper, which would scale and count by itself
         optimizer.zero_grad()
-        self.values = self._backward(step) | set_rates(optimizer, share_of_peak(self.step, self.steps, self.settings))
+        self.values = self._gradients(step, optimizer) | set_rates(optimizer, share_of_peak(self.step, self.steps, self.settings))
         self.step += 1
         self.scaler.unscale_(optimizer)
         learning = [parameter for group in optimizer.param_groups for parameter in group["params"] if parameter.grad is not None]
         self.values["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(learning, self.settings.grad_clip))
         if self._is_finite():
-            self.scaler.step(optimizer)
+            with told(self.config, self.stage, "optimizer", step=self.step):
+                self.scaler.step(optimizer)
         self.scaler.update()
+
+    def _gradients(self, step: Step, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+        """Fill the gradients, with micro-batches that fit into memory."""
+        without_overlap = self.without_overlap
+
+        def undo() -> None:
+            optimizer.zero_grad()
+            self.without_overlap = without_overlap
+
+        return self.auto_batch.step(step, self.step + 1, self._backward, undo)
 
     def _backward(self, step: Step) -> dict[str, float]:
         """Fill the gradients; the whole step's mean loss and its terms, over all ranks."""
@@ -182,6 +204,9 @@ class StageModule(pl.LightningModule):
         """Whether the step may be taken; too many in a row that may not end the training. Raises Diverged."""
         wrong = next((what for what, name in (("loss", "train_loss"), ("gradient", "grad_norm")) if not math.isfinite(self.values[name])), None)
         self.not_finite = self.not_finite + 1 if wrong else 0
+        self.left_out += wrong is not None
+        if self.left_out:
+            self.values["left_out"] = self.left_out
         if self.not_finite >= PATIENCE:
             raise Diverged(f"The {wrong} was not finite in {PATIENCE} steps in a row, up to step {self.step}. Try a lower learning rate, or fp32.")
         return wrong is None

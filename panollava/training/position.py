@@ -8,7 +8,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from panollava.training import ranks
+from panollava import ranks
 from panollava.training.module import StageModule
 
 STATE = "panollava"
@@ -16,10 +16,12 @@ STATE = "panollava"
 
 
 class Position:
-    """`batch` steps of epoch `epoch` are done. An epoch is over when its end has been validated."""
+    """`batch` steps of epoch `epoch` are done. An epoch is over when its end has been validated; one that max_steps cut can be gone on with."""
 
     def __init__(self) -> None:
         self.epoch, self.batch = 0, 0
+        self.is_validated = False
+        """Whether the model has been validated as it stands, in an epoch that max_steps cut."""
         self.best_file: str | None = None
         self.best_loss = math.inf
         self.worse = 0
@@ -35,14 +37,20 @@ class Position:
     def restore(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
 
-    def end_epoch(self, name: str, loss: float, patience: int | None) -> bool:
+    def step(self) -> None:
+        self.batch += 1
+        self.is_validated = False
+
+    def end_epoch(self, name: str, loss: float, patience: int | None, *, is_whole: bool) -> bool:
         """The epoch's end has been validated; True if `name`, its checkpoint, is the best so far."""
         better = math.isfinite(loss) and loss < self.best_loss
         if better:
             self.best_file, self.best_loss = name, loss
         self.worse = 0 if better else self.worse + 1
         self.is_over = patience is not None and self.worse >= patience
-        self.epoch, self.batch = self.epoch + 1, 0
+        self.is_validated = not is_whole
+        if is_whole:
+            self.epoch, self.batch = self.epoch + 1, 0
         return better
 
     def why_over(self) -> str:
@@ -58,7 +66,7 @@ class Position:
 def state_of(module: StageModule, position: Position) -> dict[str, Any]:
     """Called on all ranks: each has random numbers of its own."""
     return {
-        "stage": str(module.stage), "step": module.step, "not_finite": module.not_finite, "position": position.state(),
+        "stage": str(module.stage), "step": module.step, "not_finite": module.not_finite, "left_out": module.left_out, "position": position.state(),
         "scaler": module.scaler.state_dict(), "random": ranks.gathered(_random_state()),
     }  # fmt: skip
 
@@ -68,7 +76,7 @@ def restore(trainer: pl.Trainer, module: StageModule, checkpoint: dict[str, Any]
     state = checkpoint[STATE]
     trainer.optimizers[0].load_state_dict(checkpoint["optimizer_states"][0])
     module.scaler.load_state_dict(state["scaler"])
-    module.not_finite = state["not_finite"]
+    module.not_finite, module.left_out = state["not_finite"], state.get("left_out", 0)
     if len(state["random"]) == ranks.count():  # other ranks draw other numbers; there is no going on as if nothing had changed
         _set_random_state(state["random"][ranks.rank()])
 

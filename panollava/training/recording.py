@@ -10,6 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from panollava.events import Metric, Progress, Say
+from panollava.training.devices import memory_held
 from panollava.training.module import StageModule
 from panollava.training.throughput import Throughput, Work
 from panollava.training.watching import Watcher
@@ -78,7 +79,13 @@ class Recorder(Watcher):
         left = None if pace is None else pace * (module.steps - module.step)
         self.events.write(
             Progress(
-                done=module.step, total=module.steps, unit="steps", epoch=module.step / self.steps_per_epoch, seconds_per_unit=pace, eta_seconds=left
+                done=module.step,
+                total=module.steps,
+                unit="steps",
+                epoch=module.step / self.steps_per_epoch,
+                seconds_per_unit=pace,
+                eta_seconds=left,
+                device_memory=memory_held(module.device),
             )
         )
         if now - self._printed >= LINE_SECONDS or module.step == module.steps:

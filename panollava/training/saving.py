@@ -11,10 +11,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from panollava import rundir
+from panollava import ranks, rundir
 from panollava.events import CheckpointRemoved, CheckpointSaved, Note, Say
-from panollava.rundir import CheckpointNote, Kind
-from panollava.training import ranks
+from panollava.rundir import CheckpointNote, Kind, Trained
+from panollava.stages import RECIPES
 from panollava.training.module import StageModule
 from panollava.training.position import STATE, Position, state_of
 from panollava.training.stop import Stopped, StopRequest
@@ -36,6 +36,8 @@ class Saver(Watcher):
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         if ranks.is_first():
             rundir.clear_parts(self.checkpoints)
+        self.before: tuple[Trained, ...] = ()
+        """The stages that the weights had been through when this one began."""
         self.resumed: dict[str, Any] | None = None
         """The checkpoint whose epoch is being validated before training goes on; there is no optimizer then to save anew."""
 
@@ -46,7 +48,7 @@ class Saver(Watcher):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         module = _ours(pl_module)
-        self.position.batch += 1
+        self.position.step()
         stop, asked, due = ranks.anywhere(bool(self.stop), self.stop.wants_save(), self._is_due(module))
         if stop:
             self._leave(trainer, module)
@@ -77,7 +79,8 @@ class Saver(Watcher):
         module = _ours(pl_module)
         loss = module.validation["val_loss"]
         name = f"epoch={self.position.epoch:02d}-val_loss={loss:.3f}.ckpt"
-        better = self.position.end_epoch(name, loss, module.settings.patience)
+        is_whole = self.position.batch == self.steps_per_epoch
+        better = self.position.end_epoch(name, loss, module.settings.patience, is_whole=is_whole)
         saved = self.save(trainer, module, name, "epoch", module.validation)
         if better:
             self._alias(saved, rundir.BEST, "best")
@@ -150,7 +153,17 @@ class Saver(Watcher):
             stage=module.stage, kind=kind, step=module.step, epoch=self._epochs(), metrics={k: v for k, v in metrics.items() if math.isfinite(v)},
             sha256=rundir.sha256(file), size=file.stat().st_size, created_at=rundir.now(), architecture=self.architecture,
             config=module.config.model_dump(mode="json"), tensors={k: list(v.shape) for k, v in tensors.items()},
+            history=self.history(module),
         )  # fmt: skip
+
+    def history(self, module: StageModule) -> tuple[Trained, ...]:
+        config, settings = module.config, module.settings
+        adapters = config.lora_r if "lora" in RECIPES[module.stage].optional else 0
+        this = Trained(
+            stage=module.stage, step=module.step, epoch=self._epochs(), loss=config.loss(module.stage), batch_size=settings.batch_size,
+            lr=settings.lr, lora_r=adapters,
+        )  # fmt: skip
+        return (*self.before, this)
 
     def add_note(self, path: Path, module: StageModule, kind: Kind, metrics: dict[str, float]) -> None:
         """The note beside a file that is whole already, and the event that tells of it."""

@@ -8,15 +8,19 @@ from typing import Literal
 
 import torch
 
+from panollava import ranks
 from panollava.data.cache import views_recipe
 from panollava.data.fingerprint import Fingerprint, changed, fingerprint, write_fingerprints
+from panollava.data.images import ASPECT_ERROR, ASPECT_WARNING, off_aspect
+from panollava.errors import BadInput
 from panollava.model.parts import Built
 from panollava.model.text import Prompter
 from panollava.stages import RECIPES
-from panollava.training import data, ranks
+from panollava.training import data
 from panollava.training.devices import precision_of
 from panollava.training.features import encode_missing, features_of
 from panollava.training.job import StageJob, Voice
+from panollava.training.out_of_memory import told
 from panollava.views import Cutter
 
 log = logging.getLogger("panollava")
@@ -67,7 +71,18 @@ class Splits:
             self._warn_of_cuts(csvs, split, prompter)
         for bad in split.index.bad:
             self.voice.warn(f"left out: {bad}")
+        self._warn_of_aspect(csvs, split)
         return split
+
+    def _warn_of_aspect(self, csvs: Sequence[Path], split: data.Split) -> None:
+        pictures = [split.index.pictures[image] for image in split.index.used_images]
+        off = [each for each in pictures if each and ASPECT_WARNING < off_aspect(each.width, each.height) <= ASPECT_ERROR]
+        if off:
+            shown = f"{off[0].width} x {off[0].height}"
+            names = ", ".join(map(str, csvs))
+            self.voice.warn(
+                f"{names}: {len(off):,} of {len(pictures):,} images are not quite the 2:1 of a whole panorama, such as one of {shown} pixels."
+            )
 
     def _least_images(self, name: Name) -> int:
         """Statistics across images need four in a batch, and whole batches where they are shared out."""
@@ -82,14 +97,16 @@ class Splits:
             self.voice.warn(f"{names}: {cut:,} of {len(split.index.rows):,} samples are cut to max_text_length {prompter.max_text_length}.")
 
     def _say_what_data(self, splits: Mapping[Name, data.Split]) -> None:
-        """Keep what the run learns from, and warn where a training that is continued has learned from something else so far."""
+        """Keep what the run learns from. Raises BadInput where a training that is continued has learned from something else so far."""
         job = self.job
         prints: dict[str, Fingerprint] = {name: fingerprint(job.config.csvs(name), split.index) for name, split in splits.items()}
         for name, each in prints.items():
             self.voice.note(f"{name}: {each}")
-        if job.resume:
-            for name in changed(job.resume.parent.parent, prints):
-                self.voice.warn(f"{name}: tables or images are not those that {job.resume} has learned from; the order of samples may differ.")
+        if job.resume and (other := changed(job.resume.parent.parent, prints)):
+            raise BadInput(
+                f"{job.resume}: cannot be resumed with other data: tables or images of {' and '.join(other)} are not those that it has learned from. "
+                "--init-from starts anew from its weights."
+            )
         if ranks.is_first():
             write_fingerprints(job.directory, prints)
 
@@ -101,8 +118,9 @@ class Splits:
         device, panoramas = torch.device("cuda" if torch.cuda.is_available() else "cpu"), split.panoramas
         recipe = views_recipe(panoramas.cutter, panoramas.reading)
         features = features_of(built.model, room, recipe, split.index.pictures, precision_of(config).precision, device)
-        encode_missing(features, built.model, split.index.used_images, panoramas.__getitem__, device, self.on_image)
-        if room.is_full:
+        with told(config, self.job.stage, "features"):
+            encode_missing(features, built.model, split.index.used_images, panoramas.__getitem__, device, self.on_image)
+        if any(ranks.anywhere(room.is_full)):  # all ranks have finished their part now
             self.voice.warn(
                 f"{room.root} is full: cache_gb is {config.cache_gb:g}, or the disk has no more room. The rest is computed in every epoch."
             )

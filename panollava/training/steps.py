@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
+from panollava import ranks
 from panollava.model.panollava import Batch
 from panollava.model.text import IGNORE
-from panollava.training import ranks
 
 Pairs = list[tuple[int, int]]
 
@@ -21,6 +21,13 @@ class Step:
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Step":
         return Step(tuple(batch.to(device, non_blocking) for batch in self.batches), self.weights)
+
+    def in_parts(self, size: int) -> "Step":
+        """The same samples in micro-batches of at most `size`; itself where it has no larger one."""
+        if all(len(batch.image_index) <= size for batch in self.batches):
+            return self
+        parts = tuple(part for batch in self.batches for part in in_parts(batch, size))
+        return Step(parts, tuple(map(weight, parts)))
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,26 @@ class Share:
 def weight(batch: Batch) -> int:
     """Supervised tokens where there are labels, else panoramas."""
     return int((batch.labels[:, 1:] != IGNORE).sum()) if batch.labels.numel() else len(batch.pixels)
+
+
+def in_parts(batch: Batch, size: float) -> tuple[Batch, ...]:
+    """The samples of a batch in batches of at most `size`; itself where it is no larger."""
+    samples = len(batch.image_index)
+    return (batch,) if samples <= size else tuple(_part(batch, slice(start, start + int(size))) for start in range(0, samples, int(size)))
+
+
+def _part(batch: Batch, rows: slice) -> Batch:
+    """Some samples as Collate would have made a batch of them: the panoramas they ask about, and no more padding than they need."""
+    asked = batch.image_index[rows]
+    images = torch.tensor(sorted(set(asked.tolist())), device=asked.device)
+    kept = batch.attention_mask[rows].any(0)  # [T]
+    ids, mask, labels = (each[rows][:, kept] for each in (batch.input_ids, batch.attention_mask, batch.labels))
+    return Batch(
+        pixels=batch.pixels if batch.features is not None else batch.pixels[images],
+        image_index=torch.searchsorted(images, asked), input_ids=ids, attention_mask=mask, labels=labels,
+        features=None if batch.features is None else batch.features[images],
+        tokens=int(mask.sum()), supervised=int((labels != IGNORE).sum()),
+    )  # fmt: skip
 
 
 def share(collate: Callable[[Pairs], Batch], batch_size: int, accumulation: int) -> Share:

@@ -5,10 +5,9 @@ from typing import Any
 
 import torch
 
-from panollava import flops
+from panollava import flops, ranks
 from panollava.flops import Language, Vision
 from panollava.stages import RECIPES
-from panollava.training import ranks
 from panollava.training.module import StageModule
 from panollava.training.steps import Step
 

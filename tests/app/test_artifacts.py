@@ -124,6 +124,16 @@ def test_a_file_that_was_damaged_on_this_host_is_not_uploaded(s3, tmp_path):
     assert not artifacts.exists(name)
 
 
+def test_what_the_store_has_is_not_sent_again(s3, tmp_path, monkeypatch):
+    name, path = artifacts.join(s3, "a.ckpt"), put(tmp_path / "a", b"weights")
+    artifacts.upload(path, name)
+    with monkeypatch.context() as patch:
+        patch.setattr(artifacts._store(), "put_file", lambda *_: pytest.fail("sent again"))
+        artifacts.upload(path, name)
+    artifacts.upload(put(path, b"heavier"), name)
+    assert artifacts.read(name) == b"heavier"
+
+
 def test_an_upload_that_is_torn_leaves_what_was_there(s3, tmp_path):
     name, before, after = artifacts.join(s3, "last.ckpt"), os.urandom(100), os.urandom(BIG)
     artifacts.upload(put(tmp_path / "a", before), name)

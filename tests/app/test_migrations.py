@@ -62,3 +62,22 @@ def test_a_log_that_is_there_already_gets_its_line_numbers(empty_url):
     with engine.connect() as connection:
         assert connection.execute(text('SELECT lines FROM log_chunk ORDER BY attempt, "offset"')).scalars().all() == [2, 3, 1]
     engine.dispose()
+
+
+def test_the_numbers_of_jobs_that_are_gone_do_not_come_again_after_the_table_was_written_anew(tmp_path):
+    url = f"sqlite:///{tmp_path / 'old.db'}"
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    config.attributes["url"] = url
+    alembic.command.upgrade(config, "0005")
+    engine = db.engine(url)
+    row = "(kind, status, attempt, max_attempts, losses, devices, priority, directory, queued_at, progress)"
+    values = "('train', 'queued', 0, 3, 0, 1, 0, '', '2026-01-01 00:00:00', '{}')"
+    with engine.begin() as connection:
+        connection.execute(text(f"INSERT INTO job {row} VALUES {values}, {values}"))
+        connection.execute(text("DELETE FROM job"))
+    db.migrate(url)
+    with engine.begin() as connection:
+        connection.execute(text(f"INSERT INTO job {row} VALUES {values}"))
+        assert connection.execute(text("SELECT id FROM job")).scalars().all() == [3]
+    engine.dispose()

@@ -169,6 +169,7 @@ def test_too_few_values_or_some_that_are_no_numbers_do_not_move(session, at_work
 @pytest.mark.parametrize(
     ("reason", "detail", "words"),
     [
+        ("out_of_memory", "Out of memory on cuda:0 in step 12.", "It ran out of memory"),
         ("OutOfMemoryError", "CUDA out of memory.", "It ran out of memory"),
         ("RuntimeError", "CUDA error: out of memory", "It ran out of memory"),
         ("bad_input", "x.csv: no such file.", "It refused its input"),

@@ -5,13 +5,17 @@ import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-import panollava.training.chain  # noqa: F401  # who has stepped down may not read it any more
+import panollava.data.make_demo
+import panollava.hf.export
+import panollava.training.chain  # noqa: F401  # who has stepped down may not read any of them any more
 from panollava.cli import app
+from tests.app.conftest import write_checkpoint
 
 Refused = Callable[..., str]
 
@@ -67,6 +71,35 @@ def test_a_training_is_refused_a_directory_without_write_permission(refused: Ref
         said = refused("train", "--stage", "vision", "--data-dir", ".", "--log-dir", "", flag, "locked")
     assert f"cannot be written (Permission denied); name another directory with {flag}." in said
     assert not list(Path("locked").iterdir())
+
+
+@pytest.fixture
+def open_to_all(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working directory in which everybody may write; pytest's own lie below one that nobody else may enter."""
+    with TemporaryDirectory() as place:
+        Path(place).chmod(0o777)
+        monkeypatch.chdir(place)
+        yield Path(place)
+
+
+@pytest.mark.parametrize(("directory", "at_fault"), [("locked", "locked"), ("locked/new", "locked"), ("locked/a/b", "locked/a"), ("file/a", "file")])
+@pytest.mark.parametrize("words", [("export", "best.ckpt"), ("data", "make-demo", "--train", "1", "--valid", "1", "--test", "1")])
+def test_an_export_and_demo_data_are_refused_a_directory_without_write_permission(
+    refused: Refused, open_to_all: Path, words: tuple[str, ...], directory: str, at_fault: str
+) -> None:
+    Path("locked").mkdir(mode=0o555)
+    Path("file").touch()
+    write_checkpoint(open_to_all / "best.ckpt", 1, "best", {})
+    before = sorted(open_to_all.rglob("*"))
+    with nobody():
+        said = refused(*words, directory)
+    assert f"{open_to_all / at_fault}: cannot be written (" in said and "); name another directory." in said
+    assert sorted(open_to_all.rglob("*")) == before
+
+
+def test_an_export_of_no_checkpoint_makes_no_directory(refused: Refused) -> None:
+    assert "there is no such checkpoint" in refused("export", "none.ckpt", "new/deep")
+    assert not Path("new").exists()
 
 
 @pytest.mark.parametrize("name", ["bomb.ckpt", "bomb.safetensors"])

@@ -212,6 +212,26 @@ def test_other_references_or_ground_truth_are_refused() -> None:
         compare([("base", base), ("other", changed)])
 
 
+def seen(predictions: list[Prediction], image_sha256: str) -> list[Prediction]:
+    """The same answers, given of image files with this checksum."""
+    return [each.model_copy(update={"image_sha256": image_sha256}) for each in predictions]
+
+
+def test_answers_of_other_images_are_refused_though_the_words_are_the_same() -> None:
+    one, other = evaluation("red", "blue"), evaluation("red", "blue")
+    with pytest.raises(BadInput, match=r"b and a were asked of other images in 2 questions: the file of 0\.jpg, for example, has been changed"):
+        compare([("a", seen(one, "before")), ("b", seen(other, "after"))])
+    assert compare([("a", seen(one, "same")), ("b", seen(other, "same"))]).warnings == []
+
+
+def test_an_evaluation_that_does_not_say_of_which_images_it_is_is_compared_with_a_warning() -> None:
+    old, new = evaluation("red", "blue"), seen(evaluation("red", "red"), "known")
+    assert compare([("old", old), ("new", new)]).warnings == [
+        "old does not say of which image files its answers are; only addresses, questions and references are known to be the same."
+    ]
+    assert compare([("old", old), ("older", old)]).warnings == [], "what both lack makes no difference between them"
+
+
 def test_what_cannot_be_compared_is_refused() -> None:
     answers = evaluation("a", "b")
     with pytest.raises(BadInput, match="two evaluations or more; this is 1"):

@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from panollava.config import EvaluateConfig, RunConfig
+from panollava.config import Control, EvaluateConfig, RunConfig
 from panollava.data.images import load_panorama
 from panollava.errors import BadInput
 from panollava.evaluation.answer import Answer, Answerer, load
 from panollava.evaluation.ask import ask
 from panollava.evaluation.evaluate import evaluate
 from panollava.evaluation.questions import Question, swapped, turned
+from panollava.metrics.compare import compare_directories
+from panollava.model.panollava import PanoLlava
 from panollava.stages import Stage
 from panollava.training.fit import train_stage
 from panollava.training.job import StageJob
@@ -32,14 +34,13 @@ def checkpoint(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> P
     return train_stage(StageJob(config, Stage.resampler, directory), StopRequest(directory))
 
 
+CONTROLS: tuple[Control, ...] = ("blank", "shuffled", "rolled", "untrained", "query_swap")
+
+
 @pytest.fixture(scope="module")
 def evaluation(checkpoint: Path, demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    controls = ("blank", "shuffled", "rolled", "untrained", "query_swap")
-    directory = tmp_path_factory.mktemp("evaluation")
-    request = EvaluateConfig(
-        checkpoint=str(checkpoint), csv=str(demo_data / "test.csv"), controls=controls, output_dir=str(directory), max_new_tokens=12
-    )
-    return evaluate(request)
+    """Without a cache: what those that have one must say too."""
+    return evaluate(asking(checkpoint, demo_data, tmp_path_factory.mktemp("evaluation"), controls=CONTROLS))
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def answerer(checkpoint: Path) -> Answerer:
 
 def asking(checkpoint: Path, demo_data: Path, directory: Path, **more: Any) -> EvaluateConfig:
     """The questions of `evaluation`, without its controls."""
-    settings = {"max_new_tokens": 12} | more
+    settings = {"max_new_tokens": 12, "cache": "off"} | more
     return EvaluateConfig(checkpoint=str(checkpoint), csv=str(demo_data / "test.csv"), output_dir=str(directory), **settings)
 
 
@@ -145,6 +146,75 @@ def test_every_panorama_is_encoded_once_for_all_its_questions(checkpoint: Path, 
     assert spy.encoded == len({each["url"] for each in questions}) < len(questions)
 
 
+def encodings(patch: pytest.MonkeyPatch) -> list[int]:
+    """How many panoramas the encoder is given together, each time."""
+    given: list[int] = []
+    honest = PanoLlava.patches
+
+    def patches(model: PanoLlava, pixels: torch.Tensor) -> torch.Tensor:
+        given.append(len(pixels))
+        return honest(model, pixels)
+
+    patch.setattr(PanoLlava, "patches", patches)
+    return given
+
+
+def test_with_cached_features_every_condition_gets_the_same_answers_and_the_encoder_works_once(
+    checkpoint: Path, demo_data: Path, tmp_path: Path, evaluation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The panorama itself also stands behind `shuffled` and `query_swap`; a grey one, a rolled one and an untrained encoder do not share with it."""
+    encoded, panoramas = encodings(monkeypatch), len({each["url"] for each in predictions(evaluation)})
+    cache = {"cache": "auto", "cache_dir": str(tmp_path / "cache"), "controls": CONTROLS}
+    evaluate(asking(checkpoint, demo_data, tmp_path / "cold", **cache))
+    assert predictions(tmp_path / "cold") == predictions(evaluation)
+    assert sum(encoded) == 3 * panoramas + 1, "the image, rolled, untrained, and one that is grey"
+    encoded.clear()
+    evaluate(asking(checkpoint, demo_data, tmp_path / "warm", **cache))
+    assert predictions(tmp_path / "warm") == predictions(evaluation)
+    assert sum(encoded) == panoramas + 1, "rolled and grey"
+
+
+def test_an_evaluation_that_was_stopped_goes_on_with_cached_features_and_gets_the_same_answers(
+    checkpoint: Path, demo_data: Path, tmp_path: Path, evaluation: Path, answerer: Answerer
+) -> None:
+    cache = {"cache": "auto", "cache_dir": str(tmp_path / "cache"), "controls": CONTROLS[1:2], "batch_size": 5}
+    with answering(Spy(answerer, then=(tmp_path / "stop").touch)), pytest.raises(Stopped):
+        evaluate(asking(checkpoint, demo_data, tmp_path, **cache))
+    (tmp_path / "stop").unlink()
+    evaluate(asking(checkpoint, demo_data, tmp_path, **cache))
+    wanted = {(each["condition"], each["url"], each["query"]): each["prediction"] for each in predictions(evaluation)}
+    found = {(each["condition"], each["url"], each["query"]): each["prediction"] for each in predictions(tmp_path)}
+    assert found == {key: text for key, text in wanted.items() if key[0] in ("image", "shuffled")}
+
+
+def test_a_checkpoint_with_another_vision_encoder_does_not_take_the_features_of_the_first(
+    checkpoint: Path, config: RunConfig, demo_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stage resampler trains the encoder, so each of its checkpoints sees with other eyes."""
+    other = train_stage(StageJob(config.model_copy(update={"seed": 1}), Stage.resampler, tmp_path / "run"), StopRequest(tmp_path / "run"))
+    cache = {"cache": "auto", "cache_dir": str(tmp_path / "cache")}
+    evaluate(asking(checkpoint, demo_data, tmp_path / "first", **cache))
+    encoded = encodings(monkeypatch)
+    evaluate(asking(other, demo_data, tmp_path / "second", **cache))
+    assert sum(encoded) == len({each["url"] for each in predictions(tmp_path / "second")})
+    assert said(tmp_path / "second") == said(evaluate(asking(other, demo_data, tmp_path / "alone")))
+    assert said(tmp_path / "second") != said(tmp_path / "first")
+
+
+@pytest.mark.parametrize(("cache", "kept"), [("off", set()), ("views", {"views"}), ("auto", {"views", "features"})])
+def test_cache_means_the_same_for_an_evaluation_as_for_a_training(
+    checkpoint: Path, demo_data: Path, tmp_path: Path, cache: str, kept: set[str]
+) -> None:
+    evaluate(asking(checkpoint, demo_data, tmp_path / "out", cache=cache, cache_dir=str(tmp_path / "cache"), limit=2, max_new_tokens=1))
+    assert {path.parent.parent.name for path in (tmp_path / "cache").glob("*/*/*")} == kept
+
+
+def test_where_the_cache_has_no_room_the_answers_are_the_same(checkpoint: Path, demo_data: Path, tmp_path: Path, evaluation: Path) -> None:
+    room = {"cache": "auto", "cache_dir": str(tmp_path / "cache"), "cache_gb": 200e3 / 1e9}
+    evaluate(asking(checkpoint, demo_data, tmp_path / "out", **room))
+    assert said(tmp_path / "out") == said(evaluation)
+
+
 def test_prompts_of_a_batch_are_of_similar_length(checkpoint: Path, demo_data: Path, tmp_path: Path, answerer: Answerer) -> None:
     with answering(Spy(answerer)) as spy:
         evaluate(asking(checkpoint, demo_data, tmp_path, batch_size=4))
@@ -197,6 +267,61 @@ def test_answers_of_other_settings_are_not_kept(checkpoint: Path, demo_data: Pat
     with answering(Spy(answerer)) as spy:
         evaluate(asking(checkpoint, demo_data, tmp_path, max_new_tokens=3))
     assert sum(map(len, spy.asked)) == len(predictions(tmp_path))
+
+
+@pytest.fixture
+def own_data(demo_data: Path, tmp_path: Path) -> Path:
+    """The questions and panoramas of the test split, to be changed."""
+    own = tmp_path / "own"
+    own.mkdir()
+    for name in ("test.csv", "test.truth.jsonl", "grounding.json", "train.csv", "train.truth.jsonl"):
+        (own / name).write_bytes((demo_data / name).read_bytes())
+    (own / "images").mkdir()
+    for image in (demo_data / "images").glob("test_*.jpg"):
+        (own / "images" / image.name).write_bytes(image.read_bytes())
+    return own
+
+
+def test_rows_that_cannot_be_used_are_left_out_and_counted_where_allowed(checkpoint: Path, own_data: Path, tmp_path: Path) -> None:
+    gone = sorted((own_data / "images").iterdir())[0]
+    gone.unlink()
+    lost = sum(gone.name in line for line in (own_data / "test.csv").read_text().splitlines())
+    with pytest.raises(BadInput, match=r"rows cannot be used \(max_bad_frac is 0\)"):
+        evaluate(asking(checkpoint, own_data, tmp_path / "refused"))
+    directory = evaluate(asking(checkpoint, own_data, tmp_path / "e", max_bad_frac=0.5))
+    assert json.loads((directory / "metrics.json").read_text())["rows_left_out"] == lost
+    assert not any(gone.name in str(answer["url"]) for answer in predictions(directory))
+
+
+def test_answers_of_other_images_are_not_kept_and_not_compared(checkpoint: Path, own_data: Path, tmp_path: Path, answerer: Answerer) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    evaluate(asking(checkpoint, own_data, first))
+    with answering(Spy(answerer, breaks_after=2)), pytest.raises(KeyboardInterrupt):
+        evaluate(asking(checkpoint, own_data, second, batch_size=4))
+    image, other = sorted((own_data / "images").iterdir())[:2]
+    image.write_bytes(other.read_bytes())
+    with answering(Spy(answerer)) as spy:
+        evaluate(asking(checkpoint, own_data, second))
+    assert sum(map(len, spy.asked)) == len(predictions(second)), "all of them again"
+    before, after = (json.loads((directory / "metrics.json").read_text()) for directory in (first, second))
+    assert before["csv"] == after["csv"] and before["data"]["sha256"] != after["data"]["sha256"]
+    with pytest.raises(BadInput, match=f"were asked of other images in .* the file of images/{image.name}"):
+        compare_directories([first, second])
+
+
+def test_answers_that_do_not_say_of_which_images_are_kept_with_a_warning(
+    checkpoint: Path, demo_data: Path, tmp_path: Path, answerer: Answerer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a version left them that did not look at the images."""
+    with answering(Spy(answerer, breaks_after=2)), pytest.raises(KeyboardInterrupt):
+        evaluate(asking(checkpoint, demo_data, tmp_path, batch_size=4))
+    noted = json.loads((tmp_path / "evaluation.json").read_text())
+    del noted["data_sha256"]
+    (tmp_path / "evaluation.json").write_text(json.dumps(noted, indent=1))
+    with answering(Spy(answerer)) as spy:
+        evaluate(asking(checkpoint, demo_data, tmp_path))
+    assert sum(map(len, spy.asked)) == len(predictions(tmp_path)) - 8
+    assert "does not say of which images its answers are" in caplog.text
 
 
 def test_answers_that_a_power_cut_has_spoiled_are_asked_again(checkpoint: Path, demo_data: Path, tmp_path: Path, answerer: Answerer) -> None:

@@ -132,16 +132,16 @@ def test_a_collapse_is_told_once_for_each_fall(tmp_path: Path) -> None:
     for rank in (6.9, 5.0, 7.2, 6.0, math.nan, 4.0):
         watch._watch_rank(rank)
     assert len(warnings(tmp_path)) == 1, "one fall, though it comes back a little"
-    assert "effective rank is 6.9, and was 10 at the stage's first validation. Go on from an earlier checkpoint" in warnings(tmp_path)[0]
+    assert "effective rank is 6.9, and was 10 before the stage's first step. Go on from an earlier checkpoint" in warnings(tmp_path)[0]
     for rank in (9.0, 6.0):
         watch._watch_rank(rank)
     assert len(warnings(tmp_path)) == 2
 
 
-def test_a_collapse_after_a_resume_is_measured_from_the_stages_first_validation(
+def test_a_collapse_after_a_resume_is_measured_from_before_the_stages_first_step(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ranks = iter([10.0, 6.0])
+    ranks = iter([10.0, 9.0, 6.0])
     monkeypatch.setattr(examine, "spread", lambda features: {"feature_std": 1.0, "effective_rank": next(ranks)})
     config = of(config, Stage.vision, batch_size=20, max_steps=None, epochs=1)
     train(config, Stage.vision, tmp_path / "attempt-1")
@@ -149,6 +149,12 @@ def test_a_collapse_after_a_resume_is_measured_from_the_stages_first_validation(
     longer = of(config, Stage.vision, epochs=2)
     train(longer, Stage.vision, tmp_path / "attempt-2", resume=tmp_path / "attempt-1" / "checkpoints" / "last.ckpt")
     assert "effective rank is 6, and was 10" in warnings(tmp_path / "attempt-2")[0]
+
+
+def test_a_collapse_within_the_first_epoch_is_told_and_a_healthy_epoch_tells_of_none(config: RunConfig, tmp_path: Path) -> None:
+    for lr, collapses in ((config.stages.vision.lr, False), (0.3, True)):
+        train(of(config, Stage.vision, lr=lr, batch_size=8, max_steps=None, epochs=1), Stage.vision, tmp_path / str(lr))
+        assert any("features collapse" in text for text in warnings(tmp_path / str(lr))) == collapses
 
 
 def test_every_validation_of_a_stage_in_which_the_encoder_learns_has_the_figures(config: RunConfig, tmp_path: Path) -> None:

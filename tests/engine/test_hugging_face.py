@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from typer.testing import CliRunner
 
+from panollava import rundir
 from panollava.cli import app
 from panollava.config import EvaluateConfig, RunConfig, merge, parse
 from panollava.errors import BadInput
@@ -31,7 +32,7 @@ from panollava.model.parts import build
 from panollava.stages import Stage
 from panollava.training.fit import train_stage
 from panollava.training.job import StageJob
-from panollava.training.stop import StopRequest
+from panollava.training.stop import EXIT_STOPPED, StopRequest
 from panollava.training.weights import final_metadata, save_final
 from tests.engine.tiny_models import ENCODERS, SPEAKERS
 
@@ -253,6 +254,38 @@ def test_an_export_that_fails_leaves_nothing(trained: Trained, tmp_path: Path, m
     assert list(tmp_path.iterdir()) == []
 
 
+def told(directory: Path) -> list[tuple[str, str | None]]:
+    """How an export says that it began and ended."""
+    lines = [json.loads(line) for line in (directory / "events.jsonl").read_text().splitlines()]
+    return [(each["status"], each.get("reason")) for each in lines]
+
+
+def test_an_export_for_a_worker_tells_how_it_ends(trained: Trained, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["export", str(trained.final), str(tmp_path / "model"), "--job-dir", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "model" / "config.json").is_file()
+    assert told(tmp_path) == [("started", None), ("succeeded", None)]
+    assert CliRunner().invoke(app, ["export", str(trained.final), str(tmp_path / "model"), "--job-dir", str(tmp_path)]).exit_code == 2
+    assert told(tmp_path)[-1] == ("failed", "bad_input")
+
+
+@pytest.mark.parametrize("when", ["at once", "while it writes"])
+def test_an_export_that_is_stopped_leaves_nothing_and_says_so(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    honest = exporting.PanoLlavaProcessor.save_pretrained
+
+    def asked_to_stop(self: Any, *words: Any, **more: Any) -> Any:
+        (tmp_path / "stop").touch()
+        return honest(self, *words, **more)
+
+    if when == "at once":
+        (tmp_path / "stop").touch()
+    monkeypatch.setattr(exporting.PanoLlavaProcessor, "save_pretrained", asked_to_stop)
+    done = CliRunner().invoke(app, ["export", str(trained.final), str(tmp_path / "model"), "--job-dir", str(tmp_path)])
+    assert done.exit_code == EXIT_STOPPED
+    assert told(tmp_path)[-1] == ("stopped", "stop_requested")
+    assert {path.name for path in tmp_path.iterdir()} == {"events.jsonl", "stop"}
+
+
 def test_a_file_that_lacks_a_tensor_or_whose_description_is_torn_is_refused(trained: Trained, tmp_path: Path) -> None:
     with safe_open(trained.final, framework="pt") as file:
         told = dict(file.metadata())
@@ -275,7 +308,10 @@ def test_the_card_says_what_was_trained_on_what_and_how_well_it_does(trained: Tr
     card = (export(trained.best, tmp_path / "out", tmp_path / "e") / "README.md").read_text()
     assert "pipeline_tag: image-text-to-text" in card
     assert "train.csv: 160 rows, 40 panoramas, sha256 `abc`" in card
-    assert "| Stage finetune | autoregressive;" in card
+    step = rundir.read_note(trained.best).step
+    assert f"| Stage finetune | autoregressive; {step} steps of" in card
+    assert "with LoRA adapters of rank" in card
+    assert "Stage vision" not in card, "it was not trained"
     assert " to " in next(line for line in card.splitlines() if line.startswith("| cider |"))
     with pytest.raises(BadInput, match="an evaluation of another file"):
         export(trained.final, tmp_path / "other", tmp_path / "e")

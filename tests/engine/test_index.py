@@ -64,7 +64,9 @@ def test_bad_images_refuse_the_table_and_each_row_is_named(tmp_path: Path) -> No
     assert lines[1].startswith(f"{csv}:3:url: torn.jpg: image file is truncated")
     assert lines[2].startswith(f"{csv}:4:url: nowhere.jpg: no such file below {tmp_path}")
     assert lines[3].startswith(f"{csv}:5:url: torn.jpg: image file is truncated")
-    assert lines[4] == f"{csv}:6:url: square.png: 32 x 32 pixels are not the 2:1 of a whole panorama (allow_partial_pano takes it for a part of one)"
+    assert (
+        lines[4] == f"{csv}:6:url: square.png: 32 x 32 pixels are not the 2:1 of a whole panorama (--allow-partial-pano takes it for a part of one)"
+    )
 
 
 def test_as_many_bad_rows_as_allowed_are_left_out_and_listed(tmp_path: Path) -> None:

@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image as pil
 
-from panollava import views
-from panollava.config import RunConfig
+from panollava import events, views
+from panollava.config import EvaluateConfig, RunConfig
 from panollava.data import images
 from panollava.data.check import check_table
 from panollava.data.images import BadImage, Reading, load_panorama, read_panorama, unusable
 from panollava.data.index import build_index
 from panollava.errors import BadInput
+from panollava.evaluation.ask import ask
+from panollava.evaluation.evaluate import evaluate
+from panollava.events import Note
 from panollava.stages import Stage
 from panollava.training.fit import train_stage
 from panollava.training.job import StageJob
@@ -87,7 +90,7 @@ def test_a_check_takes_a_part_for_an_error_unless_allowed_and_then_remarks_on_it
     save(tmp_path / "strip.png", noise(100, 25))
     csv = table(tmp_path, "strip.png")
     (error,) = check_table(csv).errors
-    assert "100 x 25 pixels are not the 2:1" in error.message and "allow_partial_pano" in error.message
+    assert "100 x 25 pixels are not the 2:1" in error.message and "--allow-partial-pano" in error.message
     allowed = check_table(csv, partial=True)
     assert allowed.errors == [] and "taken for a part of a panorama; the rest is black" in allowed.warnings[0].message
 
@@ -152,6 +155,17 @@ def test_fast_decoding_reads_a_jpeg_smaller_and_says_its_own_size(tmp_path: Path
     assert 0 < off.max() <= 8, "another pixel here and there, the same picture"
 
 
+def test_images_a_little_off_are_trained_on_with_a_warning_that_counts_them(config: RunConfig, tmp_path: Path) -> None:
+    for number in range(6):
+        save(tmp_path / f"{number}.png", np.roll(noise(136 if number < 2 else 128, 64), number, axis=1))
+    csv = (str(table(tmp_path, *(f"{number}.png" for number in range(6)))),)
+    train_stage(
+        StageJob(config.model_copy(update={"csv_train": csv, "csv_val": csv}), Stage.resampler, tmp_path / "run"), StopRequest(tmp_path / "run")
+    )
+    warnings = [event.text for _, event in events.read(tmp_path / "run" / events.EVENTS_FILE) if isinstance(event, Note)]
+    assert f"{csv[0]}: 2 of 6 images are not quite the 2:1 of a whole panorama, such as one of 136 x 64 pixels." in warnings
+
+
 def test_a_training_takes_parts_of_panoramas_only_where_allowed(config: RunConfig, demo_data: Path, tmp_path: Path) -> None:
     names = [f"{number}.png" for number in range(6)]
     for number, name in enumerate(names):
@@ -162,5 +176,9 @@ def test_a_training_takes_parts_of_panoramas_only_where_allowed(config: RunConfi
         train_stage(StageJob(strips, Stage.resampler, tmp_path / "refused"), StopRequest(tmp_path / "refused"))
     allowed = strips.model_copy(update={"allow_partial_pano": True})
     assert train_stage(StageJob(allowed, Stage.resampler, tmp_path / "run"), StopRequest(tmp_path / "run")).exists()
+    best = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    assert ask(best, tmp_path / "0.png", "What is behind me?", 2) is not None
+    answers = evaluate(EvaluateConfig(checkpoint=str(best), csv=csv[0], max_new_tokens=2, output_dir=str(tmp_path / "e"), cache="off"))
+    assert len((answers / "predictions.jsonl").read_text().splitlines()) == 6
     with pytest.raises(BadInput, match="6 of 6 rows cannot be used"):  # what is in the cache by now lets nothing pass
         train_stage(StageJob(strips, Stage.resampler, tmp_path / "still"), StopRequest(tmp_path / "still"))

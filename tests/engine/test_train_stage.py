@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from panollava import events, rundir
 from panollava.config import RunConfig
 from panollava.errors import BadInput
-from panollava.events import CheckpointSaved, Event, Metric, StageEvent
+from panollava.events import CheckpointSaved, Event, Metric, Note, StageEvent
 from panollava.model.panollava import Batch
 from panollava.model.parts import build
 from panollava.stages import Stage, learned
@@ -252,11 +252,15 @@ def test_an_infinite_gradient_leaves_the_weights_alone(config: RunConfig, tmp_pa
         self.model.projection.bias.register_hook(lambda gradient: torch.full_like(gradient, float("inf")))
 
     monkeypatch.setattr(StageModule, "on_train_start", poison)
-    train(config, Stage.finetune, tmp_path)
+    with pytest.raises(Diverged, match="in none of 3 steps"):
+        train(config, Stage.finetune, tmp_path)
     untrained = build(config).model.state_dict()
     after = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
     assert all(torch.equal(tensor, untrained[name.removeprefix("model.")]) for name, tensor in after["state_dict"].items())
     assert after["panollava"]["not_finite"] == 3
+    assert [event.values["left_out"] for event in told(tmp_path) if isinstance(event, Metric) and "left_out" in event.values] == [1, 2, 3]
+    notes = [event.text for event in told(tmp_path) if isinstance(event, Note) and event.level == "warning"]
+    assert "3 steps were left out, because their loss or gradient was not finite; 3 of 3 so far." in notes
 
 
 def test_stage_vision_trains_on_a_table_without_annotations(config: RunConfig, demo_data: Path, tmp_path: Path) -> None:

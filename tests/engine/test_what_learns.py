@@ -8,7 +8,9 @@ import torch
 from panollava.config import RunConfig
 from panollava.model.panollava import Batch, freeze
 from panollava.model.parts import build
+from panollava.model.text import Prompter
 from panollava.stages import RECIPES, Stage
+from panollava.training.data import Collate, Samples, Split
 from panollava.training.module import StageModule
 from panollava.training.optimizer import share_of_peak
 
@@ -78,3 +80,17 @@ def test_the_learning_rate_rises_then_falls_to_its_floor(config: RunConfig) -> N
     shares = [share_of_peak(step, 10, config.stages.resampler) for step in range(11)]
     assert shares[0] < shares[1] == max(shares)
     assert shares[-1] == pytest.approx(config.stages.resampler.min_lr_ratio)
+
+
+def test_validation_loss_is_the_mean_over_all_supervised_tokens(config: RunConfig, split: Split, prompter: Prompter) -> None:
+    """Not the mean over batches: these two hold other numbers of samples, whose answers have other lengths."""
+    module = module_of(config, Stage.finetune).eval()
+    pairs, collate = Samples(split, by_row=True).pairs, Collate(split, prompter)
+    module.on_validation_epoch_start()
+    with torch.no_grad():
+        for number, rows in enumerate(([0, 1, 2, 3, 4], [5])):
+            module.validation_step(collate([pairs[row] for row in rows]), number)
+        alone = [module.model(collate([pairs[row]])) for row in range(6)]
+    module.on_validation_epoch_end()
+    tokens = sum(each.tokens for each in alone)
+    assert module.validation["val_loss"] == pytest.approx(sum(float(each.mean) * each.tokens for each in alone) / tokens, rel=1e-5)

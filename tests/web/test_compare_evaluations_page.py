@@ -3,6 +3,7 @@
 import html
 import json
 import re
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
@@ -295,3 +296,22 @@ def test_an_evaluation_that_has_not_ended_cannot_be_compared_yet(house):
 def test_an_address_that_cannot_work_says_what_is_wrong(quiet_house, params, status, says):
     answer = quiet_house.browser.get("/evals/compare", params=params)
     assert answer.status_code == status and says in html.unescape(answer.text)
+
+
+def noting_images(house, evaluation, sha256):
+    """As if the answers of an evaluation named their image files."""
+    path = Path(house.read.get(f"/evaluations/{evaluation}").json()["directory"], "predictions.jsonl")
+    lines = [Prediction.model_validate_json(line).model_copy(update={"image_sha256": sha256}) for line in path.read_text().splitlines()]
+    path.write_text("".join(line.model_dump_json() + "\n" for line in lines))
+
+
+def test_answers_of_other_images_are_not_comparable_and_of_unknown_ones_with_a_warning(house, pictures):
+    ids = [right(house), wrong(house)]
+    noting_images(house, ids[0], "a" * 64)
+    address = f"/evals/compare?ids={ids[0]},{ids[1]}"
+    shown = house.browser.get(address).text
+    assert "wrong does not say of which image files its answers are" in shown and "Not comparable." not in shown
+    noting_images(house, ids[1], "b" * 64)
+    shown = house.browser.get(address).text
+    assert "Not comparable." in shown and "were asked of other images in 6 questions" in shown
+    assert house.read.get(f"/comparisons?ids={ids[0]},{ids[1]}").status_code == 422

@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -111,9 +112,14 @@ def test_a_chain_whose_stages_were_trained_before_says_when_it_is_done(house):
 def test_a_running_run_shows_heartbeat_progress_and_the_time_left(house):
     run = house.submit(stage="resampler,finetune", name="chain")
     work = begun(house)
-    work.say(Progress(done=250, total=1000, unit="steps", seconds_per_unit=1.84, eta_seconds=3480))
+    five_minutes_ahead = time.time() + 300
+    work.say(Progress(t=five_minutes_ahead, done=250, total=1000, unit="steps", seconds_per_unit=1.84, eta_seconds=3480, device_memory=31 * 2**30))
     page = look(house, run["id"])
     assert re.search(r"heartbeat [\d.]+ s ago", page.piece("head").text)
+    assert re.search(r"step 250, [\d.]+ s ago holds 31.0 GB on its device", page.piece("head").text)
+    told = house.launch.get(f"/runs/{run['id']}").json()["stages"][0]
+    assert (told["step"], told["device_memory"]) == (250, 31 * 2**30)
+    assert 0 <= told["step_age_seconds"] < 60, "by the database's clock, whatever the worker's says"
     assert "every 5s" in page.piece("head").source, "a heartbeat is no event"
     assert 'data-lost-after="30"' in page.source and "beat is-lost" not in page.source
     track = page.piece("track")
@@ -129,7 +135,8 @@ def test_a_silent_run_is_never_called_running(house):
     silent(house, work.job_id, 31)
     page = look(house, run["id"])
     assert "beat is-lost" in page.source
-    assert "Nothing has been heard of resampler for more than 30 s." in page.text
+    heard = re.search(r"Lost: nothing has been heard of resampler since (\S+ \S+ UTC) *, [\d.]+ s ago", page.text)
+    assert heard, "with the time, though no worker lives"
     shown = re.findall(r'<span class="(when-\w+)"><span class="pill \w+">.*?</svg>(.*?)</span>', page.source)
     assert shown == [("when-heard", "Running"), ("when-silent", "No heartbeat")]  # run.css shows the second by .is-lost
 

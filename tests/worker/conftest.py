@@ -5,9 +5,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,14 +21,14 @@ from app import broker, db
 from app.evaluations import service as evaluations
 from app.jobs import service as jobs
 from app.metrics import chunks
-from app.models import Attempt, Checkpoint, Job, LogChunk, MetricChunk, MetricSeries, Transition
+from app.models import Attempt, Checkpoint, Job, LogChunk, MetricChunk, MetricSeries, Transition, Worker
 from app.runs import service as runs
 from app.settings import Settings
 from panollava import events
 from panollava.config import EvaluateConfig, RunConfig
 from panollava.events import EVENTS_FILE, Metric
 from worker import roster
-from worker.follow import Sessions
+from worker.follow import Claimed, Sessions, take_in
 from worker.process import OUTPUT_FILE, Identity, Patience
 from worker.work import Work
 
@@ -37,6 +38,7 @@ PATIENT = Patience(term_after=30, kill_after=60)
 """For a trainer that heeds: one that was killed because the machine stalled would say nothing about it."""
 IMPATIENT = Patience(term_after=0.4, kill_after=0.4)
 """For one that does not."""
+ELSEWHERE = {"boot_id": "another machine"}
 NOBODY = "redis+socket:///nowhere/redis.sock?virtual_host=0"
 
 
@@ -71,6 +73,28 @@ def house(tmp_path, empty_database):
         yield house
 
 
+@pytest.fixture
+def dead_worker(house):
+    """A claimed job with a live trainer that nobody follows, as kill -9 of its worker leaves it; `boot_id` is that of its machine."""
+
+    def begin(
+        script: str, steps: int = 1000, devices: Sequence[str] = ("cpu",), lease_seconds: float = 3600, max_attempts: int = 3,
+        scratch: Path | None = None, **row: Any,
+    ) -> int:  # fmt: skip
+        job_id = house.submit(script, steps=steps, devices=len(devices), max_attempts=max_attempts)
+        work = house.work("dead", devices=devices, scratch=scratch, lease_seconds=lease_seconds)
+        claimed = work._claim()
+        claimed.directory.mkdir(parents=True, exist_ok=True)
+        child = work._start(claimed)
+        work._introduce(claimed, child)
+        threading.Thread(target=child._process.wait, daemon=True).start()  # init would reap it
+        house.until((claimed.directory / EVENTS_FILE).exists, "the trainer has begun")
+        house.bury("dead", **row)
+        return job_id
+
+    return begin
+
+
 @pytest.fixture(scope="module")
 def listening(tmp_path_factory, empty_database, redis_url):
     """A house with one real worker, which all tests of a file share and leave idle. It only looks for work when somebody rings."""
@@ -91,11 +115,11 @@ class House:
 
     # what people do
 
-    def submit(self, script: str, stages: str = "resampler", steps: int = 20) -> int:
+    def submit(self, script: str, stages: str = "resampler", steps: int = 20, **more: Any) -> int:
         """A run whose trainers follow this script of fake_trainer.py; the id of its first job."""
         table = str(self.settings.home / "train.csv")
         sections = {stage: {"max_steps": steps} for stage in ("vision", "resampler", "finetune")}
-        config = RunConfig(name=script, stage=stages, csv_train=table, csv_val=table, stages=sections)
+        config = RunConfig(name=script, stage=stages, csv_train=table, csv_val=table, stages=sections, **more)
         with self.sessions.writing.begin() as session:
             run = runs.create(session, config, self.settings, actor="test")
             return session.exec(select(Job.id).where(Job.run_id == run.id)).one()
@@ -116,11 +140,13 @@ class House:
 
     # workers
 
-    def work(self, name: str = "one", patience: Patience = PATIENT, scratch: Path | None = None) -> Work:
+    def work(
+        self, name: str = "one", patience: Patience = PATIENT, devices: Sequence[str] = ("cpu",), scratch: Path | None = None, **more: Any
+    ) -> Work:  # fmt: skip
         """A worker's hands in this process."""
-        member = roster.join(self.sessions.writing, name, ["cpu"])
+        member = roster.join(self.sessions.writing, name, devices, scratch=scratch)
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        return Work(self.sessions, member, NOBODY, environment, FAKE_TRAINER, patience, scratch)
+        return Work(self.sessions, member, NOBODY, environment, FAKE_TRAINER, patience, **more)
 
     def worker(self, broker_url: str, name: str = "one", devices: str = "cpu", **more: str) -> subprocess.Popen:
         """A real worker: its own process, a real Celery."""
@@ -136,6 +162,26 @@ class House:
         log = self.settings.home / f"worker-{name}.log"
         self.until(lambda: "ready." in log.read_text(), f"worker {name} is ready")
 
+    def bury(self, name: str, **row: Any) -> None:
+        """This worker of a test's own process has died, or, with a `boot_id`, was never of this machine."""
+        with self.sessions.writing.begin() as session:
+            worker = session.exec(select(Worker).where(Worker.name == name)).one()
+            worker.sqlmodel_update({"pid_started": 1.0} | row)
+            if "boot_id" in row:
+                for attempt in session.exec(select(Attempt).where(Attempt.worker_id == worker.id)):
+                    attempt.boot_id = row["boot_id"]
+
+    def kill_trainer(self) -> None:
+        """kill -9 of the only one that lives."""
+        (trainer,) = [each for each in self.trainers() if each.alive]
+        os.kill(trainer.pid, signal.SIGKILL)
+        self.until(lambda: not trainer.alive, "the trainer is dead")
+
+    def bring_in(self, job_id: int) -> None:
+        """As a worker that dies right after it."""
+        with self.sessions.writing.begin() as session:
+            take_in(session, Claimed.of(session.exec(select(Attempt).where(Attempt.job_id == job_id)).one()))
+
     # what came of it
 
     def job(self, job_id: int) -> Job:
@@ -150,6 +196,11 @@ class House:
         """Every status the job ever had, in order."""
         with self.sessions.reading() as session:
             return [str(move.new) for move in session.exec(select(Transition).where(Transition.job_id == job_id).order_by(col(Transition.id)))]
+
+    def reasons(self, job_id: int) -> list[str]:
+        """Why it had them."""
+        with self.sessions.reading() as session:
+            return [move.reason for move in session.exec(select(Transition).where(Transition.job_id == job_id).order_by(col(Transition.id)))]
 
     def attempts(self, job_id: int) -> list[Attempt]:
         with self.sessions.reading() as session:

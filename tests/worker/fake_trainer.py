@@ -3,6 +3,7 @@
 The run's name is the script: a row of SCRIPTS, so that one worker can be given trainers that behave differently.
     python -m tests.worker.fake_trainer train --config job.json --stage resampler --stage-dir DIR [--init-from F] [--resume F]
     python -m tests.worker.fake_trainer evaluate --config job.json --output-dir DIR
+    python -m tests.worker.fake_trainer export CHECKPOINT DIR --job-dir DIR
 """
 
 import argparse
@@ -16,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from panollava import rundir
-from panollava.events import EVENTS_FILE, SAVE_FILE, STOP_FILE, CheckpointSaved, Event, EventWriter, Metric, Progress, StageEvent
+from panollava.events import EVENTS_FILE, CheckpointSaved, Event, EventWriter, Metric, Progress, StageEvent
 from panollava.stages import Stage
+from panollava.training.stop import EXIT_STOPPED, StopRequest
 
 SAVE_EVERY = 5
 DEFAULT_STEPS = 20
@@ -30,7 +32,9 @@ class Script:
     seconds_per_step: float = 0.0
     """In an attempt that does not resume; one that does has been waited for long enough."""
     heeds: bool = True
-    """Whether it looks for the stop file and SIGTERM."""
+    """Whether it looks for the stop file, SIGTERM and its lease."""
+    seconds_of_imports: float = 0.0
+    """Before it hears anything or says a word, in an attempt that does not resume."""
     ends_at: int | None = None
     """The step at which `end` happens, in an attempt that does not resume."""
     end: str = "succeed"
@@ -39,11 +43,14 @@ class Script:
 SCRIPTS = {
     "steady": Script(),
     "slow": Script(seconds_per_step=0.02),
+    "imports": Script(seconds_of_imports=3600),
     "hangs": Script(seconds_per_step=3600, heeds=False),
     "deaf": Script(seconds_per_step=0.02, heeds=False),
     "bad-input": Script(ends_at=0, end="bad_input"),
     "broken": Script(ends_at=7, end="raise"),
     "killed": Script(ends_at=7, end="sigkill"),
+    "dies": Script(ends_at=0, end="sigkill"),
+    "bus": Script(ends_at=7, end="sigbus"),
     "aborts": Script(ends_at=7, end="sigabrt"),
     "silent": Script(ends_at=7, end="exit_0"),
     "torn": Script(ends_at=7, end="torn_line"),
@@ -54,11 +61,8 @@ class Fake:
     def __init__(self, script: Script, directory: Path, stage: str, steps: int) -> None:
         self.script, self.directory, self.stage, self.steps = script, directory, stage, steps
         self.events = EventWriter(directory / EVENTS_FILE)
-        self.stop = False
-        signal.signal(signal.SIGTERM, self._terminate)
-
-    def _terminate(self, number: int, frame: Any) -> None:
-        self.stop = True
+        self.stop = StopRequest(directory)
+        self.stop.listen()
 
     def say(self, event: Event) -> None:
         self.events.write(event)
@@ -69,10 +73,10 @@ class Fake:
         for step in range(first, self.steps):
             if not resume and step == self.script.ends_at:
                 return ENDS[self.script.end](self)
-            if self.script.heeds and (self.stop or (self.directory / STOP_FILE).exists()):
+            if self.script.heeds and self.stop:
                 self.save("last.ckpt", "last", step, config)
-                self.say(StageEvent(name=self.stage, status="stopped", step=step))
-                return 75
+                self.say(StageEvent(name=self.stage, status="stopped", step=step, reason=self.stop.reason))
+                return EXIT_STOPPED
             self.one_step(step + 1, config)
             time.sleep(0 if resume else self.script.seconds_per_step)
         best = self.save(f"epoch=00-val_loss={1 / self.steps:.3f}.ckpt", "epoch", self.steps, config)
@@ -88,9 +92,8 @@ class Fake:
         print(f"step {step} of {self.steps}: loss {loss:.4f} – 360°")
         if step % (SAVE_EVERY if step <= 100 else 100) == 0:
             self.save(f"step={step:06d}.ckpt", "step", step, config)
-        if (self.directory / SAVE_FILE).exists():
+        if self.stop.wants_save():
             self.save("asked.ckpt", "step", step, config)
-            (self.directory / SAVE_FILE).unlink()
 
     def save(self, name: str, kind: rundir.Kind, step: int, config: dict[str, Any]) -> str:
         path = self.directory / rundir.CHECKPOINTS / name
@@ -113,6 +116,18 @@ class Fake:
         rundir.write_whole(self.directory / "predictions.jsonl", json.dumps(answer) + "\n")
         rundir.write_whole(self.directory / "metrics.json", json.dumps({"bleu_4": 1.0}))
         self.say(StageEvent(name="evaluate", status="succeeded"))
+        return 0
+
+    def export(self, checkpoint: Path, model: Path) -> int:
+        """Files in two levels, one of them big, in a directory that is there when all of them are."""
+        rundir.verify(checkpoint)
+        part = model.with_name(f"{model.name}.part")
+        (part / "assets").mkdir(parents=True)
+        (part / "model.safetensors").write_bytes(checkpoint.read_bytes() * 10_000)
+        for name in ("config.json", "tokenizer.json", "assets/card.txt"):
+            (part / name).write_text(json.dumps({"name": name}))
+        part.replace(model)
+        self.say(StageEvent(name="export", status="succeeded"))
         return 0
 
     def bad_input(self) -> int:
@@ -142,6 +157,7 @@ ENDS = {
     "torn_line": Fake.torn_line,
     "exit_0": lambda fake: 0,
     "sigkill": lambda fake: die(signal.SIGKILL),
+    "sigbus": lambda fake: die(signal.SIGBUS),
     "sigabrt": lambda fake: die(signal.SIGABRT),
 }
 ARCHITECTURE = rundir.Architecture(
@@ -152,18 +168,23 @@ ARCHITECTURE = rundir.Architecture(
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("verb", choices=["train", "evaluate"])
-    for flag in ("--config", "--stage", "--stage-dir", "--output-dir", "--init-from", "--resume", "--log-dir"):
+    parser.add_argument("verb", choices=["train", "evaluate", "export"])
+    parser.add_argument("paths", nargs="*", type=Path)
+    for flag in ("--config", "--stage", "--stage-dir", "--output-dir", "--init-from", "--resume", "--log-dir", "--job-dir"):
         parser.add_argument(flag)
     parser.add_argument("--fall-back", action="store_true")
     given = parser.parse_args()
+    if given.verb == "export":
+        return Fake(SCRIPTS["steady"], Path(given.job_dir), "export", 0).export(*given.paths)
     config = json.loads(Path(given.config).read_text())
     if start := config.get("checkpoint") or given.init_from:
         rundir.verify(Path(start))
     if given.verb == "evaluate":
         return Fake(SCRIPTS["steady"], Path(given.output_dir), "evaluate", 0).evaluate()
     steps = config["stages"][given.stage]["max_steps"] or DEFAULT_STEPS
-    return Fake(SCRIPTS[config["name"]], Path(given.stage_dir), given.stage, steps).train(config, given.resume)
+    script = SCRIPTS[config["name"]]
+    time.sleep(0 if given.resume else script.seconds_of_imports)
+    return Fake(script, Path(given.stage_dir), given.stage, steps).train(config, given.resume)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import pytest
 
 from panollava.events import EventWriter, Note, StageEvent
-from worker.outcome import judge, judge_orphan, last_lines, last_word
+from worker.outcome import judge, last_lines, last_word
 
 
 def word(status: str, **more) -> StageEvent:
@@ -24,11 +24,14 @@ def word(status: str, **more) -> StageEvent:
         (None, 0, False, False, "failed", "no_outcome"),
         (None, 2, False, False, "failed", "bad_input"),
         (None, 127, False, False, "failed", "exit_code"),
-        ("started", -9, False, False, "failed", "signal"),
-        ("started", -9, True, False, "failed", "signal"),
+        ("started", -9, False, False, "lost", "signal"),
+        ("started", -9, True, False, "lost", "signal"),
+        ("started", -7, False, False, "lost", "signal"),
+        ("started", -6, False, False, "failed", "signal"),
+        ("succeeded", -9, False, False, "lost", "signal"),
         ("started", -9, True, True, "stopped", "killed"),
         (None, -15, True, False, "stopped", "killed"),
-        (None, -15, False, False, "failed", "signal"),
+        (None, -15, False, False, "lost", "signal"),
         ("failed", 1, True, False, "failed", "failed"),
     ],
 )
@@ -42,10 +45,27 @@ def test_a_failure_that_the_trainer_named_keeps_its_name_and_message():
     assert (result.reason, result.detail) == ("bad_input", "row 2")
 
 
-@pytest.mark.parametrize(("said", "status"), [("succeeded", "succeeded"), ("failed", "failed"), ("stopped", None), ("started", None)])
-def test_an_orphan_is_judged_by_its_word_alone(said, status):
-    result = judge_orphan(word(said), "")
-    assert (result and result.status) == status
+@pytest.mark.parametrize(
+    ("said", "asked", "status"),
+    [
+        ("succeeded", False, "succeeded"),
+        ("failed", False, "failed"),
+        ("stopped", False, "lost"),
+        ("stopped", True, "stopped"),
+        ("started", False, "lost"),
+        ("started", True, "stopped"),
+        (None, False, "lost"),
+    ],
+)
+def test_a_process_whose_exit_code_nobody_saw_is_judged_by_its_word_alone(said, asked, status):
+    assert judge(word(said) if said else None, None, "", asked=asked).status == status
+
+
+@pytest.mark.parametrize("code", [75, None])
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_trainer_that_left_because_it_had_no_worker_is_to_go_on(code, asked):
+    result = judge(word("stopped", step=7, reason="abandoned"), code, "", asked=asked)
+    assert (result.status, result.reason) == ("lost", "abandoned")
 
 
 def test_the_last_word_is_found_behind_a_torn_line_and_other_events(tmp_path):

@@ -1,38 +1,22 @@
-"""Jobs whose worker died: what their trainers wrote is brought in, the trainers are stopped, the next attempt continues."""
+"""Jobs whose worker and trainer are gone: what the trainers wrote is brought in, and the next attempt continues."""
 
 import os
 import threading
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlmodel import select
 
 from app.models import Attempt, Job, Worker
-from panollava.events import EVENTS_FILE
-from tests.worker.conftest import IMPATIENT
+from tests.worker.conftest import ELSEWHERE
 from worker import process, roster
-from worker.process import Identity
+from worker.lease import LEASE_SECONDS
+from worker.orphans import Contact
+from worker.process import KILL_AFTER, Identity
+from worker.recover import TAKEOVER
 
+TAKEN_OVER = TAKEOVER.total_seconds()
 LOST_AND_TRAINED = ["queued", "starting", "running", "lost", "queued", "starting", "running", "succeeded"]
-
-
-@pytest.fixture
-def dead_worker(house):
-    """A claimed job with a live trainer that nobody follows, as kill -9 of its worker leaves it."""
-
-    def begin(script: str, steps: int = 1000, **row) -> int:
-        job_id = house.submit(script, steps=steps)
-        work = house.work("dead")
-        claimed = work._claim()
-        child = work._start(claimed)
-        work._introduce(claimed, child)
-        threading.Thread(target=child._process.wait, daemon=True).start()  # init would reap it
-        with house.sessions.writing.begin() as session:
-            session.exec(select(Worker).where(Worker.name == "dead")).one().sqlmodel_update({"pid_started": 1.0} | row)
-        house.until((house.directory(job_id) / EVENTS_FILE).exists, "the trainer has begun")
-        return job_id
-
-    return begin
 
 
 def age(house, job_id: int, seconds: float) -> None:
@@ -41,18 +25,29 @@ def age(house, job_id: int, seconds: float) -> None:
         session.get_one(Job, job_id).heartbeat_at -= timedelta(seconds=seconds)
 
 
-def test_a_trainer_that_outlived_its_worker_is_stopped_and_the_next_attempt_continues_where_it_saved(house, dead_worker):
+def test_a_trainer_that_was_killed_with_its_worker_continues_at_its_last_checkpoint(house, dead_worker):
     job_id = dead_worker("slow")
-    (trainer,) = house.trainers()
-    house.until((house.directory(job_id) / "checkpoints" / "step=000010.ckpt").exists, "a checkpoint is on disk")
-    work = house.work()
-    work.recovery.others()
-    assert not trainer.alive
-    assert house.states(job_id) == ["queued", "starting", "running", "lost", "queued"]
-    work.take()
+    house.until(lambda: len(house.written_points(job_id)) >= 12, "two checkpoints were told of")
+    house.kill_trainer()
+    house.work().take()
     assert house.states(job_id) == LOST_AND_TRAINED
-    assert house.attempts(job_id)[1].resumed_step == house.written_points(job_id)[-1][0]
+    assert house.attempts(job_id)[1].resumed_step >= 10
     house.assert_nothing_lost(job_id)
+
+
+def test_a_worker_that_is_busy_queues_such_a_job_for_others(house, dead_worker):
+    job_id = dead_worker("slow")
+    house.kill_trainer()
+    house.work().recovery.others()
+    assert house.states(job_id)[-2:] == ["lost", "queued"]
+
+
+def test_a_worker_that_died_before_its_trainer_began_leaves_a_job_that_is_queued_again(house):
+    job_id = house.submit("steady")
+    house.work("dead")._claim()
+    house.bury("dead")
+    house.work().take()
+    assert house.states(job_id) == ["queued", "starting", "lost", "queued", "starting", "running", "succeeded"]
 
 
 def test_a_trainer_that_finished_without_its_worker_has_succeeded(house, dead_worker):
@@ -71,52 +66,97 @@ def test_a_trainer_that_refused_its_input_is_not_tried_again(house, dead_worker)
     assert (house.job(job_id).status, house.job(job_id).reason) == ("failed", "bad_input")
 
 
-def test_a_job_that_was_to_stop_when_its_worker_died_is_stopped(house, dead_worker):
+def test_a_job_that_was_to_stop_when_both_died_is_stopped(house, dead_worker):
     job_id = dead_worker("slow")
     house.stop(job_id)
+    house.kill_trainer()
     house.work().recovery.others()
     assert house.job(job_id).status == "stopped"
-
-
-def test_a_trainer_that_does_not_follow_the_stop_is_killed(house, dead_worker):
-    job_id = dead_worker("deaf", steps=100_000)
-    house.work(patience=IMPATIENT).recovery.others()
-    assert not house.trainers()[0].alive
-    assert house.job(job_id).status == "queued"
 
 
 def test_a_job_whose_worker_lives_is_left_alone(house, dead_worker):
     job_id = dead_worker("slow", pid_started=Identity.of(os.getpid()).started)
     age(house, job_id, 3600)
-    house.work().recovery.others()
+    house.work().take()
     assert house.job(job_id).attempt == 1 and house.trainers()[0].alive
 
 
-def test_a_worker_elsewhere_is_given_up_when_it_stays_silent(house, dead_worker):
-    job_id = dead_worker("slow", boot_id="another machine")
-    recovery = house.work().recovery
-    recovery.others()
-    assert house.job(job_id).attempt == 1
-    age(house, job_id, 31)
-    recovery.others()
-    assert house.job(job_id).status in ("starting", "running"), "it may only just be back"
-    recovery.confirm_seconds = 0
-    recovery.others()
-    assert house.job(job_id).status == "queued"
+# silence
 
 
-def test_a_worker_elsewhere_that_is_heard_again_keeps_its_job(house, dead_worker):
-    job_id = dead_worker("slow", boot_id="another machine")
-    recovery = house.work().recovery
-    age(house, job_id, 60)
+@pytest.fixture
+def in_touch():
+    """A worker that has reached the database for long enough to judge others."""
+
+    def make(house, name: str = "one"):
+        work = house.work(name)
+        work.recovery.contact = timedelta(0)
+        return work
+
+    return make
+
+
+def test_a_job_elsewhere_is_taken_over_when_its_trainer_has_had_time_to_leave_and_not_before(house, dead_worker, in_touch):
+    assert TAKEN_OVER == LEASE_SECONDS + KILL_AFTER == 180
+    job_id = dead_worker("slow", **ELSEWHERE)
+    recovery = in_touch(house).recovery
+    age(house, job_id, TAKEN_OVER - 60)
     recovery.others()
-    age(house, job_id, -20)
+    assert house.job(job_id).status in ("starting", "running")
+    age(house, job_id, 61)
+    recovery.others()
+    assert house.states(job_id)[-2:] == ["lost", "queued"]
+
+
+def test_after_an_outage_a_worker_waits_until_everybody_could_be_heard(house, dead_worker):
+    job_id = dead_worker("slow", **ELSEWHERE)
+    age(house, job_id, 3600)
+    recovery = house.work().recovery
+    recovery.others()
+    assert house.job(job_id).status in ("starting", "running"), "the database may only just be back"
+    age(house, job_id, -3600)
+    recovery.contact = timedelta(0)
     recovery.others()
     assert house.job(job_id).status in ("starting", "running")
 
 
+def test_contact_with_the_database_is_counted_by_its_clock_and_anew_after_each_break():
+    contact, start = Contact(longest_gap=timedelta(seconds=30)), datetime(2026, 1, 1, tzinfo=UTC)
+    at = [contact.lasts(start + timedelta(seconds=seconds)).total_seconds() for seconds in (0, 10, 20, 140, 150, 145)]
+    assert at == [0, 10, 20, 0, 10, 0], "120 s without the database, then a clock that was set back"
+    contact.broke()
+    assert contact.lasts(start + timedelta(seconds=146)) == timedelta(0)
+
+
+def test_a_trainer_of_this_machine_that_does_not_leave_in_time_is_killed_and_nothing_it_wrote_is_lost(house, dead_worker, in_touch):
+    job_id = dead_worker("deaf", steps=100_000, devices=["7"])
+    age(house, job_id, TAKEN_OVER + 1)
+    in_touch(house).recovery.others()
+    assert not house.trainers()[0].alive
+    assert house.states(job_id)[-2:] == ["lost", "queued"]
+    house.assert_nothing_lost(job_id)
+
+
+def test_a_trainer_whose_attempt_was_given_up_elsewhere_is_killed(house, dead_worker, in_touch):
+    job_id = dead_worker("slow", **ELSEWHERE)
+    age(house, job_id, TAKEN_OVER + 1)
+    recovery = in_touch(house).recovery
+    recovery.others()
+    assert house.job(job_id).status == "queued"
+    with house.sessions.writing.begin() as session:
+        session.exec(select(Attempt).where(Attempt.job_id == job_id)).one().boot_id = process.boot_id()
+    (stray,) = house.trainers()
+    assert stray.alive
+    recovery.others()
+    house.until(lambda: not stray.alive, "the stray is gone")
+
+
+# several, again and again
+
+
 def test_two_that_recover_at_once_lose_the_job_once(house, dead_worker):
     job_id = dead_worker("slow")
+    house.kill_trainer()
     threads = [threading.Thread(target=house.work(name).recovery.others) for name in ("one", "two", "three")]
     for thread in threads:
         thread.start()
@@ -129,34 +169,18 @@ def test_two_that_recover_at_once_lose_the_job_once(house, dead_worker):
 
 def test_a_worker_finds_what_its_predecessor_of_the_same_name_left(house, dead_worker):
     job_id = dead_worker("slow")
+    house.until(lambda: len(house.written_points(job_id)) >= 7, "a checkpoint was told of")
+    house.kill_trainer()
     house.work("dead").take()
     assert house.states(job_id) == LOST_AND_TRAINED
 
 
 def test_a_job_that_is_lost_without_progress_too_often_fails(house, dead_worker):
-    job_id = dead_worker("hangs")
-    with house.sessions.writing.begin() as session:
-        session.get_one(Job, job_id).max_attempts = 1
-    house.work(patience=IMPATIENT).recovery.others()
+    job_id = dead_worker("hangs", max_attempts=1)
+    house.kill_trainer()
+    house.work().recovery.others()
     assert house.states(job_id)[-2:] == ["lost", "failed"]
-
-
-def test_a_trainer_whose_attempt_was_given_up_elsewhere_is_killed(house, dead_worker):
-    job_id = dead_worker("slow", boot_id="another machine")
-    age(house, job_id, 60)
-    with house.sessions.writing.begin() as session:  # this machine's recovery, as seen from another one
-        attempt = session.exec(select(Attempt).where(Attempt.job_id == job_id)).one()
-        attempt.boot_id = "another machine"
-    recovery = house.work().recovery
-    recovery.confirm_seconds = 0
-    recovery.others()
-    assert house.trainers()[0].pid and house.job(job_id).status == "queued"
-    with house.sessions.writing.begin() as session:
-        session.exec(select(Attempt).where(Attempt.job_id == job_id)).one().boot_id = process.boot_id()
-    (stray,) = house.trainers()
-    assert stray.alive
-    recovery.others()
-    house.until(lambda: not stray.alive, "the stray is gone")
+    assert house.job(job_id).reason == "worker_lost"
 
 
 def test_a_name_is_not_shared_by_two_living_workers(house):

@@ -14,13 +14,15 @@ from sqlmodel import select
 from app import artifacts, doorbell
 from app.access import service as access
 from app.access.scope import Scope
+from app.checkpoints import exports
 from app.jobs import service as jobs
 from app.main import create_app
-from app.models import Checkpoint, Evaluation, Job, Run, StageRun
+from app.models import Checkpoint, Evaluation, Export, Job, Run, StageRun
 from panollava import rundir
 from panollava.config import RunConfig
 from tests.worker.conftest import built
 from tests.worker.hosts import Host, Played, assert_stored, names, notes, row, shorten
+from tests.worker.test_stop_job import working
 from worker import exchange, uploads
 
 WHOLE_WAY = ["queued", "starting", "running", "succeeded"]
@@ -124,7 +126,7 @@ def test_a_job_whose_host_is_gone_goes_on_elsewhere_from_the_last_checkpoint_tha
     age(house, job_id)
 
     work = two.work()
-    work.recovery.confirm_seconds = 0
+    work.recovery.contact = timedelta(0)
     work.recovery.others()
     assert house.job(job_id).status == "queued"
     good = max(each.step for each in house.checkpoints(job_id) if each.stored_at)
@@ -139,6 +141,27 @@ def test_a_job_whose_host_is_gone_goes_on_elsewhere_from_the_last_checkpoint_tha
     after = [step for step, _t, _value in house.stored_points(job_id, 2)]
     assert before == list(range(1, len(before) + 1)) and len(before) >= good
     assert after == list(range(good + 1, good + 11))
+
+
+def test_a_trainer_that_outlives_its_worker_is_adopted_on_its_host_with_all_that_it_has_written(house, one, dead_worker):
+    job_id = dead_worker("slow", steps=100_000, scratch=one.scratch)
+    house.until(lambda: list(one.holds(house.attempts(job_id)[0].directory).glob("checkpoints/*.ckpt")), "a checkpoint is on the host")
+    with working(house, one.work()):
+        house.until(lambda: [each for each in house.checkpoints(job_id) if each.stored_at], "it is adopted and a checkpoint is in the store")
+        house.stop(job_id)
+    assert (house.job(job_id).status, house.reasons(job_id).count("adopted"), len(house.attempts(job_id))) == ("stopped", 1, 1)
+    steps = [step for step, _t, _value in house.stored_points(job_id)]
+    assert steps == list(range(1, len(steps) + 1)) and house.checkpoints(job_id)[-1].step == len(steps)
+    directory = house.attempts(job_id)[0].directory
+    assert artifacts.read(artifacts.join(directory, "output.log")) == house.stored_log(job_id)
+    assert_stored(house, job_id)
+    assert beside(house, job_id) == {"events.jsonl", "output.log", "job.json"}
+
+
+def test_a_worker_with_another_scratch_directory_does_not_adopt_what_it_cannot_see(house, one, two, dead_worker):
+    dead_worker("slow", scratch=one.scratch)
+    assert two.work().adoption.take() is None
+    assert one.work().adoption.take() is not None
 
 
 def test_a_store_that_is_away_is_waited_for_and_nothing_is_lost(house, one, s3_store):
@@ -254,3 +277,79 @@ def test_an_evaluation_whose_checkpoint_is_gone_fails_and_names_it(house, one, t
     job = house.job(evaluated)
     assert (job.status, job.reason) == ("failed", "missing_file")
     assert best.path in job.detail
+
+
+@pytest.fixture
+def export(house, one):
+    """Of a checkpoint that host one has trained, asked for by a person."""
+    house.submit("steady")
+    one.work().take()
+    with house.sessions.writing.begin() as session:
+        return exports.export(session, row(house, Checkpoint, kind="best"), "a person")
+
+
+def exported(house) -> Export:
+    return row(house, Export)
+
+
+def test_an_export_is_made_on_another_host_and_every_file_of_it_is_in_the_store(house, two, export):
+    two.work().take()
+    job, made = row(house, Job, export_id=export.id), exported(house)
+    assert (job.status, made.directory) == ("succeeded", artifacts.join(house.attempts(job.id)[0].directory, "model"))
+    assert made.directory.startswith(f"{house.settings.artifacts}/run-1/exports/resampler-20/")
+    here = two.holds(made.directory)
+    files = [path for path in here.rglob("*") if path.is_file()]
+    assert names(made.directory) == {path.name for path in files} == {"config.json", "tokenizer.json", "model.safetensors", "card.txt"}
+    for path in files:
+        name = artifacts.join(made.directory, path.relative_to(here).as_posix())
+        assert artifacts.holds(name, rundir.sha256(path), path.stat().st_size), name
+    assert two.holds(made.path).exists()
+
+
+def test_people_see_where_an_export_lies_that_it_is_gone_and_that_a_store_does_not_say(house, two, export, s3_store):
+    two.work().take()
+    made = exported(house)
+    with house.sessions.writing.begin() as session:
+        token = access.create(session, "test", Scope.launch)[1]
+    page = f"/checkpoints/{made.checkpoint_id}"
+    with TestClient(create_app(house.settings), base_url="http://localhost", headers={"Authorization": f"Bearer {token}"}) as client:
+
+        def told() -> tuple[str, bool | None]:
+            answer = client.get(f"/api/v1{page}/export").json()
+            return answer["directory"], answer["is_gone"]
+
+        assert told() == (made.directory, False)
+        assert made.directory in client.get(page).text
+        s3_store.stop()
+        try:
+            assert told() == (made.directory, None)
+            assert made.directory in client.get(page).text
+        finally:
+            s3_store.start()
+        artifacts.delete(artifacts.join(made.directory, "config.json"))
+        assert told() == (made.directory, True)
+        assert "Export again" in client.get(page).text
+
+
+def test_an_export_whose_upload_was_cut_off_sends_only_the_files_that_are_missing(house, two, export, monkeypatch):
+    store, sent = artifacts._store(), []
+    put = store.put_file
+
+    def torn(path: str, name: str, **more: object) -> None:
+        sent.append(name.rpartition("/")[2])
+        if sent.count("tokenizer.json") == 1 and sent[-1] == "tokenizer.json":
+            raise OSError("connection reset")
+        put(path, name, **more)
+
+    monkeypatch.setattr(store, "put_file", torn)
+    two.work().take()
+    assert row(house, Job, export_id=export.id).status == "succeeded"
+    assert (sent.count("model.safetensors"), sent.count("tokenizer.json")) == (1, 2)
+
+
+def test_an_export_whose_checkpoint_the_store_has_lost_fails_and_names_it(house, two, export):
+    artifacts.delete(export.path)
+    two.work().take()
+    job = row(house, Job, export_id=export.id)
+    assert (job.status, job.reason, exported(house).directory) == ("failed", "missing_file", None)
+    assert export.path in job.detail

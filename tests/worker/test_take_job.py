@@ -44,10 +44,8 @@ def test_checkpoints_become_rows_and_the_best_is_the_stages(house):
     [
         ("bad-input", "bad_input", "train.csv: row 2: there is no column annotation."),
         ("broken", "exit_code", "RuntimeError: CUDA error: an illegal memory access"),
-        ("killed", "signal", "killed by SIGKILL, which we did not send"),
         ("aborts", "signal", "killed by SIGABRT"),
         ("silent", "no_outcome", "without saying that it had succeeded"),
-        ("torn", "signal", "step 7 of 20: loss 0.1429 – 360°"),
     ],
 )
 def test_a_trainer_that_fails_says_why(house, script, reason, detail):
@@ -59,8 +57,27 @@ def test_a_trainer_that_fails_says_why(house, script, reason, detail):
     house.assert_nothing_lost(job_id)
 
 
+@pytest.mark.parametrize("script", ["killed", "bus", "torn"])
+def test_a_trainer_that_is_killed_goes_on_in_another_attempt_from_its_last_checkpoint(house, script):
+    job_id = house.submit(script)
+    house.work().take()
+    assert house.states(job_id) == [*WHOLE_WAY[:3], "lost", *WHOLE_WAY]
+    assert [(each.resumed_step, each.exit_code) for each in house.attempts(job_id)] == [(0, -7 if script == "bus" else -9), (5, 0)]
+    assert house.job(job_id).losses == 0
+    house.assert_nothing_lost(job_id)
+
+
+def test_one_that_is_killed_every_time_before_it_saves_fails_when_its_attempts_are_used_up(house):
+    job_id = house.submit("dies", max_attempts=2)
+    house.work().take()
+    job = house.job(job_id)
+    assert house.states(job_id) == ["queued", "starting", "running", "lost", "queued", "starting", "running", "lost", "failed"]
+    assert job.reason == "signal"
+    assert "2 attempts in a row" in job.detail and "killed by SIGKILL, which we did not send" in job.detail
+
+
 def test_a_failed_job_that_is_tried_again_continues_from_its_last_good_checkpoint(house):
-    job_id = house.submit("killed")
+    job_id = house.submit("aborts")
     house.work().take()
     house.do(jobs.retry, job_id, "a person")
     house.work("two").take()

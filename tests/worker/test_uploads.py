@@ -1,5 +1,7 @@
 """What an attempt leaves, on its way to the object store: which checkpoints count, which go, and what follows at the end."""
 
+from datetime import timedelta
+
 import pytest
 from sqlmodel import select
 
@@ -89,6 +91,33 @@ def test_a_worker_that_comes_after_one_that_died_uploads_what_that_had_not(house
     assert job.resume_from == house.checkpoints(job.id)[0].path
 
 
+def test_a_host_that_was_started_anew_uploads_what_it_had_not_and_goes_on_from_it(house, one, attempt):
+    attempt.save("step=000005.ckpt", "step", 5)
+    house.bury("one", boot_id="before the restart")
+    with house.sessions.writing.begin() as session:
+        session.get_one(Job, attempt.job_id).heartbeat_at -= timedelta(hours=1)
+    work = house.work("another", scratch=one.scratch)
+    work.recovery.contact = timedelta(0)
+    work.recovery.others()
+    job = house.job(attempt.job_id)
+    assert (job.status, job.resume_from) == ("queued", house.checkpoints(job.id)[0].path)
+
+
+def test_a_job_whose_last_checkpoint_cannot_be_stored_is_recovered_when_the_store_is_back(house, one, attempt, s3_store):
+    attempt.save("step=000005.ckpt", "step", 5)
+    house.bury("one")
+    work = house.work("another", scratch=one.scratch)
+    s3_store.stop()
+    try:
+        work.recovery.others()
+        assert house.job(attempt.job_id).status == "starting"
+    finally:
+        s3_store.start()
+    work.recovery.others()
+    job = house.job(attempt.job_id)
+    assert (job.status, job.resume_from) == ("queued", house.checkpoints(job.id)[0].path)
+
+
 def test_a_page_says_that_a_checkpoint_is_still_on_its_way(house, attempt):
     attempt.save("step=000005.ckpt", "step", 5)
     (saved,) = house.checkpoints(attempt.job_id)
@@ -115,7 +144,7 @@ def test_who_goes_on_elsewhere_is_given_the_best_so_far_too(attempt):
 
 def test_the_other_files_follow_at_the_end_without_what_was_only_for_the_worker(attempt):
     attempt.save("step=000005.ckpt", "step", 5)
-    for name in ("output.log", "stop", "lease", "half.part", "predictions.jsonl.part", "tensorboard/events.1"):
+    for name in ("output.log", "stop", "lease", "half.part", "model.part/weights", "predictions.jsonl.part", "tensorboard/events.1"):
         path = attempt.claimed.directory / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(name)

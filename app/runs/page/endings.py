@@ -17,12 +17,15 @@ MEMORY = "out of memory"
 WORDS = {
     "worker_lost": _("It was lost with its worker"),
     "bad_input": _("It refused its input"),
+    "out_of_memory": _("It ran out of memory"),
     "OutOfMemoryError": _("It ran out of memory"),
     "Diverged": _("The training diverged"),
+    "RankLost": _("One of its processes ended"),
     "no_result": _("It left no result behind"),
     "no_outcome": _("It ended without saying how"),
     "exit_code": _("The trainer crashed"),
     "signal": _("The trainer was killed from outside"),
+    "abandoned": _("Its worker was gone for too long, so it saved and left"),
     "infrastructure": _("Its worker could not go on"),
     "missing_file": _("The store has not got what it needs"),
     "not_stored": _("It was stopped while the store did not answer"),
@@ -33,12 +36,17 @@ WORDS = {
 HINTS = {
     "worker_lost": _("Look whether the worker's machine has enough memory and stays awake; its log says more. Resuming starts to count anew."),
     "bad_input": _("Mend what the message names and resume; if it is a setting, duplicate the run with another value."),
+    "out_of_memory": _("Duplicate the run with one of the settings that it names, or with auto_batch."),
     "OutOfMemoryError": _("Duplicate the run with a smaller batch_size, or with precision bf16; fewer views and shorter texts help too."),
     "Diverged": _("Duplicate the run with a smaller lr, a longer warm-up or a smaller grad_clip."),
+    "RankLost": _(
+        "Look into the log for what it said; killed without a word, most often the machine itself ran out of memory: use fewer num_workers."
+    ),
     "no_result": _("The trainer said that it had succeeded, but its best checkpoint is missing or torn: look at the disk."),
     "signal": _("Most often the machine itself ran out of memory: use fewer num_workers or a smaller batch_size."),
     "missing_file": _("Start it from another checkpoint: duplicate the run."),
     "not_stored": _("The host that is named uploads the rest when the store answers again; a resume after that goes on from there."),
+    "abandoned": _("Look why no worker with its devices was started again on its machine. Resuming starts to count anew."),
     "infrastructure": _("This is not the run's own fault: a full disk or a defect of ours. Resume when it is mended."),
 }
 
@@ -59,7 +67,7 @@ class Ending:
 def explain(session: Session, job: Job, failed: bool) -> Ending:
     """For a job that has failed or was stopped."""
     reason = job.reason or ""
-    known = "OutOfMemoryError" if MEMORY in (job.detail or "").lower() else reason
+    known = "OutOfMemoryError" if MEMORY in (job.detail or "").lower() and reason != "out_of_memory" else reason
     first, _break, rest = (job.detail or "").partition("\n")
     line = _line(session, job, first) if failed else None
     return Ending(WORDS.get(known, reason), first or None, rest.strip() or None, HINTS.get(known), line)

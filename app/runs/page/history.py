@@ -9,6 +9,7 @@ SUCCEEDED = "_succeeded"
 REASONS = {
     "submitted": _("submitted"),
     "claimed": _("taken by a worker"),
+    "adopted": _("another worker took over its trainer, which goes on"),
     "started": _("the trainer began"),
     "stop_requested": _("a stop was asked for"),
     "succeeded": _("trained to its end"),

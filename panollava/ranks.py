@@ -8,12 +8,17 @@ from collections.abc import Sequence
 from typing import Any
 
 RANK, LOCAL_RANK, LAUNCHED = "RANK", "LOCAL_RANK", "TORCHELASTIC_RUN_ID"
-"""torchrun sets them all, Lightning's launcher the second."""
+"""torchrun sets them all, our own start of ranks the second."""
 
 
 def is_first() -> bool:
     """Whether this process is rank 0. Known before torch is imported."""
     return int(os.environ.get(RANK) or os.environ.get(LOCAL_RANK) or 0) == 0
+
+
+def local() -> int:
+    """This process's number among those of its machine."""
+    return int(os.environ.get(LOCAL_RANK) or 0)
 
 
 def launched_by_torchrun() -> bool:
