@@ -74,8 +74,22 @@ def _dinov2(c: Config) -> int:
     return int(_vit(c) + c.get("num_register_tokens", 0) * h + layers * (scales + swap))
 
 
+def _dinov3(c: Config) -> int:
+    """Turned positions have no parameters; each of the linear maps may lack its bias."""
+    h, inner, bias = c["hidden_size"], c["intermediate_size"], c["mlp_bias"]
+    attention = 4 * h * h + h * sum(c[f"{name}_bias"] for name in ("query", "key", "value", "proj"))
+    ups = 2 if c["use_gated_mlp"] else 1
+    layer = 4 * h + attention + (ups + 1) * h * inner + (ups * inner + h if bias else 0) + 2 * h
+    return int(_patches(c) + h + (1 + c["num_register_tokens"]) * h + c["num_hidden_layers"] * layer + 2 * h)
+
+
 SIGLIP = {"model_type": "siglip_vision_model", "intermediate_size": 3072} | BASE
 CLIP = {"model_type": "clip_vision_model", "intermediate_size": 3072} | BASE | {"patch_size": 32}
+DINO3 = {
+    "model_type": "dinov3_vit", "hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6, "intermediate_size": 1536,
+    "image_size": 224, "patch_size": 16, "num_channels": 3, "num_register_tokens": 0, "use_gated_mlp": False,
+    "query_bias": True, "key_bias": False, "value_bias": True, "proj_bias": True, "mlp_bias": True,
+}  # fmt: skip
 DINO = {"mlp_ratio": 4, "qkv_bias": True, "use_swiglu_ffn": False} | BASE
 _SIGLIP = Encoder("SiglipVisionModel", SIGLIP, _siglip, options={"vision_use_head": False})
 _SIGLIP2 = Encoder(
@@ -98,6 +112,7 @@ ENCODERS = {
         "Dinov2WithRegistersModel", DINO | {"model_type": "dinov2_with_registers", "num_register_tokens": 4}, _dinov2,
         class_token=True, unused=("embeddings.mask_token",), interpolates=True,
     ),
+    "dinov3_vit": Encoder("DINOv3ViTModel", DINO3, _dinov3, class_token=True, unused=("embeddings.mask_token",), interpolates=True),
     "vit": Encoder(
         "ViTModel", {"model_type": "vit", "intermediate_size": 3072, "qkv_bias": True} | BASE, _vit,
         options={"add_pooling_layer": False}, class_token=True,

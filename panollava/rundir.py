@@ -149,6 +149,8 @@ def read_note(checkpoint: Path) -> CheckpointNote:
     """The note beside a checkpoint. Raises BadInput when the checkpoint or its note is missing or unreadable."""
     if not checkpoint.is_file():
         raise BadInput(f"{checkpoint}: there is no such checkpoint.")
+    if checkpoint.suffix not in (".ckpt", ".safetensors"):
+        raise BadInput(f"{checkpoint}: not a checkpoint, which is a .ckpt or a .safetensors file.")
     path = note_path(checkpoint)
     try:
         return CheckpointNote.model_validate_json(path.read_bytes())

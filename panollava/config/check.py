@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from panollava.config.run import RunConfig
+from panollava.config.stage import StageConfig
 from panollava.errors import BadInput
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -31,5 +32,6 @@ def _field(error: Any) -> tuple[str, str]:
     """("vision.lr", "there is no such setting.")"""
     where = ".".join(str(part) for part in error["loc"]) or "config"
     if error["type"] == "extra_forbidden":
-        return where, "there is no such setting."
+        is_stages = where in StageConfig.model_fields
+        return where, f"there is no such setting.{f' Each stage has its own, such as finetune.{where}.' if is_stages else ''}"
     return where, f"{error['msg'].removeprefix('Value error, ')} (got {error['input']!r})."

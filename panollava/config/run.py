@@ -269,6 +269,7 @@ class RunConfig(BaseModel):
             return
         if self.crop_strategy in RINGS and self.view_count is not None and self.view_count < layouts.fewest(self.fov, self.overlap):
             yield "view_count", self.view_count, self._too_few()
+            return
         if len(set(self.pitches)) < len(self.pitches):
             yield "pitches", ", ".join(f"{pitch:g}" for pitch in self.pitches), "give each of them once."
         users = self._overlap_stages()

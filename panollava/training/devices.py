@@ -40,6 +40,10 @@ def _check_devices(config: RunConfig) -> None:
     wanted, given = config.devices * config.num_nodes, int(os.environ.get("WORLD_SIZE", "0"))
     if ranks.launched_by_torchrun() and given != wanted:
         raise BadInput(f"torchrun started {given} processes, and devices x num_nodes is {wanted}.")
+    if ranks.launched_by_torchrun() and ranks.local() >= config.devices:
+        raise BadInput(
+            f"torchrun started more than {config.devices} processes on this machine, and devices, which counts for each machine, is {config.devices}."
+        )
 
 
 def memory_held(device: torch.device) -> int | None:

@@ -33,7 +33,7 @@ from panollava.training.resuming import Restore, as_it_went, check_not_past, che
 from panollava.training.saving import Saver
 from panollava.training.splits import Splits, check_prompts
 from panollava.training.stop import Stopped, StopRequest
-from panollava.training.weights import describe, final_metadata, load_state, load_weights, read_checkpoint, refuse_merged, save_final
+from panollava.training.weights import describe, final_metadata, load_state, load_weights, part_of, read_checkpoint, refuse_merged, save_final
 
 log = logging.getLogger("panollava")
 
@@ -172,10 +172,11 @@ class _Fit:
             self.voice.warn(f"Resampler and projection start untrained, and {lr:g} is a low learning rate for that; projector_lr 1e-3 is usual.")
 
     def _say_what_learns(self, module: StageModule, plan: data.Plan) -> None:
-        learns = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+        learning = {name: parameter.numel() for name, parameter in module.named_parameters() if parameter.requires_grad}
         total = sum(parameter.numel() for parameter in module.parameters())
-        log.info("stage %s: %s learn, %s of %s parameters; %d steps, %d an epoch", self.stage, ", ".join(sorted(self.recipe.trains)),
-                 f"{learns:,}", f"{total:,}", plan.steps, plan.steps_per_epoch)  # fmt: skip
+        parts = ", ".join(sorted({part_of(name) for name in learning}))
+        log.info("stage %s: %s learn, %s of %s parameters; %d steps, %d an epoch", self.stage, parts, f"{sum(learning.values()):,}", f"{total:,}",
+                 plan.steps, plan.steps_per_epoch)  # fmt: skip
 
     # training ---------------------------------------------------------------------
 

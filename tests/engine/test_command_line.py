@@ -162,6 +162,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
         (["--stage", "finetuning"], "no stage is called 'finetuning'"),
         (["--set", "learning_rate=1"], "learning_rate: there is no such setting"),
         (["--set", "vision.learning_rate=1"], "stages.vision.learning_rate: there is no such setting"),
+        (["--set", "lr=1"], "lr: there is no such setting. Each stage has its own, such as finetune.lr."),
         (["--batch-size", "-4"], "stages.vision.batch_size: Input should be greater than or equal to 1"),
         (["--stage", "vision", "--batch-size", "2"], "needs at least 4"),
         (["--overlap", "0"], "needs an overlap above 0"),
@@ -179,6 +180,13 @@ def test_what_cannot_work_is_refused_with_status_2_and_a_reason(refused: Callabl
 
 def test_a_checkpoint_that_is_not_there_is_named(refused: Callable[..., str]) -> None:
     assert "nothing.ckpt: there is no such checkpoint" in refused("evaluate", "--checkpoint", "nothing.ckpt", "--csv", "x.csv")
+
+
+def test_a_file_that_is_no_checkpoint_is_refused_as_one(refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("url,query,annotation\n")
+    assert "train.csv: not a checkpoint, which is a .ckpt or a .safetensors file." in refused(
+        "evaluate", "--checkpoint", "train.csv", "--csv", "x.csv"
+    )
 
 
 def test_a_csv_without_annotation_names_what_it_has(refused: Callable[..., str], tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ ENCODERS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "clip_vision_model": ("CLIPVisionModel", "CLIPImageProcessorPil", {"intermediate_size": 64}),
     "dinov2": ("Dinov2Model", "BitImageProcessorPil", {"mlp_ratio": 2, "image_size": 48}),
     "dinov2_with_registers": ("Dinov2WithRegistersModel", "BitImageProcessorPil", {"mlp_ratio": 2, "num_register_tokens": 3}),
+    "dinov3_vit": ("DINOv3ViTModel", "BitImageProcessorPil", {"intermediate_size": 64, "num_register_tokens": 2, "use_gated_mlp": True}),
     "vit": ("ViTModel", "ViTImageProcessorPil", {"intermediate_size": 64}),
 }
 """By model_type: the class that is saved, the image processor beside it, and what its config has besides SMALL and SIDE."""
@@ -49,7 +50,7 @@ def _encoder_config(model_type: str, more: dict[str, Any]) -> Any:
 def _processing(model_type: str) -> dict[str, Any]:
     if model_type == "siglip2":
         return {"patch_size": 8, "max_num_patches": 16}
-    if model_type.startswith(("clip", "dinov2")):
+    if model_type.startswith(("clip", "dinov")):
         return {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}, "do_center_crop": True, "do_resize": True}
     return {"size": {"height": 32, "width": 32}}
 
