@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sqlmodel import Session
+from sqlmodel import Session, select
 
 from app import artifacts
 from app.artifacts import Away, Gone, Tell
@@ -12,8 +12,9 @@ from app.checkpoints import service as checkpoints
 from app.checkpoints import stored
 from app.formats import size
 from app.i18n import _
-from app.models import ACTIVE, Checkpoint, Evaluation, Export, Job, JobKind, StageRun
+from app.models import ACTIVE, Attempt, Checkpoint, Evaluation, Export, Job, JobKind, StageRun
 from panollava import rundir
+from panollava.data.fingerprint import DATA_FILE
 from panollava.metrics.report import GROWING_FILE, SETTINGS_FILE
 from worker import scratch
 from worker.follow import Claimed, Fenced, Sessions
@@ -55,6 +56,7 @@ class Downloads:
                     if row is rows[0]:
                         break
             else:
+                self._data(rows[0])
                 return True
         return False
 
@@ -81,6 +83,15 @@ class Downloads:
             if row.stored_at is None and stored.is_coming(session, row):
                 raise Away(_("{name}: still on its way to the store.").format(name=name))
         self._row(row)
+        self._data(row)
+
+    def _data(self, row: Checkpoint) -> None:
+        """What it has learned from: a resume is refused other data, and an export tells people."""
+        with self.sessions.reading() as session:
+            wrote = (Attempt.job_id == row.job_id, Attempt.number == row.attempt)
+            name = artifacts.join(session.exec(select(Attempt.directory).where(*wrote)).one(), DATA_FILE)
+        if artifacts.exists(name):
+            artifacts.fetch(name, self.root, tell=self.tell)
 
     def _row(self, row: Checkpoint) -> None:
         """The file and the note beside it. The same bytes under another name are linked, not brought twice."""

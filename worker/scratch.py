@@ -8,7 +8,9 @@ from app import artifacts
 from worker.follow import Claimed
 
 STORED = ".stored"
-"""A file of this name says that the store has all of an attempt's directory."""
+"""A file of this name says that the store has all of an attempt's directory, or that there are copies of its objects here."""
+UNSTORED = ".unstored"
+"""One of this name, that the directory has more than the store. So long it stays, whoever has used copies that lie in it."""
 CACHE = "_cache"
 """This host's own cache of views and features; no bucket can have this name."""
 KEPT_SECONDS = 24 * 3600.0
@@ -20,11 +22,13 @@ def begin(claimed: Claimed) -> None:
     if artifacts.is_remote(claimed.name):
         shutil.rmtree(claimed.directory, ignore_errors=True)
         claimed.directory.mkdir(parents=True)
+        (claimed.directory / UNSTORED).touch()
 
 
 def end(claimed: Claimed) -> None:
     """The store has everything."""
     (claimed.directory / STORED).touch()
+    (claimed.directory / UNSTORED).unlink(missing_ok=True)
 
 
 def use(copy: Path) -> None:
@@ -37,5 +41,5 @@ def trim(scratch: Path, kept_seconds: float = KEPT_SECONDS) -> None:
     """Forget copies that no job has asked for in a while; what the store has not got is never touched."""
     buckets = [each for each in scratch.glob("*") if each.name != CACHE]
     for mark in [mark for bucket in buckets for mark in bucket.rglob(f"attempt-*/{STORED}")]:
-        if time.time() - mark.stat().st_mtime > kept_seconds:
+        if not mark.with_name(UNSTORED).exists() and time.time() - mark.stat().st_mtime > kept_seconds:
             shutil.rmtree(mark.parent, ignore_errors=True)

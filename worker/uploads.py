@@ -19,6 +19,7 @@ from app.formats import size
 from app.i18n import _
 from app.models import Attempt, Checkpoint, JobStatus
 from panollava import rundir
+from panollava.data.fingerprint import DATA_FILE
 from panollava.errors import BadInput
 from panollava.events import LEASE_FILE, SAVE_FILE, STOP_FILE
 from panollava.metrics.report import GROWING_FILE
@@ -47,6 +48,8 @@ class Uploads:
         """Every checkpoint that waits, and the removal of those that have made room. What could not be, in words. Raises Away."""
         with self.sessions.reading() as session:
             rows = stored.waiting(session, self.claimed.job_id, self.claimed.number)
+        if rows:
+            self._data()
         wrong = [problem for row in rows if (problem := self._checkpoint(row))]
         with self.sessions.reading() as session:
             old = stored.superseded(session, self.claimed.job_id, self.claimed.number)
@@ -68,6 +71,11 @@ class Uploads:
         if not wrong:
             scratch.end(self.claimed)
         return wrong
+
+    def _data(self) -> None:
+        """What the checkpoints have learned from, without which nobody could tell that a resume has other data."""
+        if (path := self.claimed.directory / DATA_FILE).exists():
+            artifacts.upload(path, artifacts.join(self.claimed.name, DATA_FILE))
 
     def _checkpoint(self, row: Checkpoint) -> str | None:
         """Why not, if not: the trainer may have put another file in its place or removed it, of which the next round knows."""

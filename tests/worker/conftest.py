@@ -28,6 +28,7 @@ from panollava import events
 from panollava.config import EvaluateConfig, RunConfig
 from panollava.events import EVENTS_FILE, Metric
 from worker import roster
+from worker import scratch as scratch_of_host
 from worker.follow import Claimed, Sessions, take_in
 from worker.process import OUTPUT_FILE, Identity, Patience
 from worker.work import Work
@@ -84,7 +85,7 @@ def dead_worker(house):
         job_id = house.submit(script, steps=steps, devices=len(devices), max_attempts=max_attempts)
         work = house.work("dead", devices=devices, scratch=scratch, lease_seconds=lease_seconds)
         claimed = work._claim()
-        claimed.directory.mkdir(parents=True, exist_ok=True)
+        scratch_of_host.begin(claimed)
         child = work._start(claimed)
         work._introduce(claimed, child)
         threading.Thread(target=child._process.wait, daemon=True).start()  # init would reap it

@@ -230,6 +230,7 @@ def test_a_job_that_waits_for_the_store_to_begin_can_be_stopped(house, one, two,
 def stopped(one):
     """A job that was stopped on host one after some checkpoints."""
     played = Played(one)
+    (played.claimed.directory / "data.json").write_text('{"splits": {}}')
     for step in (5, 10, 15):
         played.save(f"step={step:06d}.ckpt", "step", step)
         played.save("last.ckpt", "last", step)
@@ -248,6 +249,13 @@ def test_a_checkpoint_that_the_store_has_lost_gives_way_to_the_one_before_it(hou
     assert house.attempts(stopped)[1].resumed_step < lost.step
     assert [text for text in notes(house) if lost.path in text and "Continuing from s3://" in text]
     assert house.states(stopped).count("starting") == 2
+
+
+def test_a_host_that_goes_on_with_a_checkpoint_is_told_what_it_has_learned_from(house, two, stopped):
+    house.do(jobs.retry, stopped, "a person")
+    two.work().take()
+    assert house.job(stopped).status == "succeeded"
+    assert (two.holds(house.attempts(stopped)[0].directory) / "data.json").read_text() == '{"splits": {}}'
 
 
 def test_a_job_that_lost_every_checkpoint_begins_at_the_start(house, two, stopped):

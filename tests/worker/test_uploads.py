@@ -129,6 +129,15 @@ def test_a_page_says_that_a_checkpoint_is_still_on_its_way(house, attempt):
     assert shown.gone is None and shown.note and shown.note.step == 5
 
 
+def test_what_a_checkpoint_has_learned_from_is_in_the_store_as_soon_as_it(attempt):
+    (attempt.claimed.directory / "data.json").write_text("{}")
+    attempt.uploads.round()
+    assert attempt.objects() == set()
+    attempt.save("step=000005.ckpt", "step", 5)
+    attempt.uploads.round()
+    assert attempt.objects() == {"data.json", "step=000005.ckpt", "step=000005.ckpt.json"}
+
+
 def test_who_goes_on_elsewhere_is_given_the_best_so_far_too(attempt):
     attempt.save("epoch=00-val_loss=0.100.ckpt", "epoch", 5)
     attempt.save("best.ckpt", "best", 5)
@@ -158,6 +167,9 @@ def test_only_what_the_store_has_is_forgotten_on_this_host(attempt, one):
     attempt.save("step=000005.ckpt", "step", 5)
     scratch.trim(one.scratch, kept_seconds=-1)
     assert attempt.claimed.directory.exists()
+    scratch.use(attempt.claimed.directory / "checkpoints" / "step=000005.ckpt")
+    scratch.trim(one.scratch, kept_seconds=-1)
+    assert attempt.claimed.directory.exists(), "an evaluation of it on this host changes nothing"
     attempt.uploads.rest()
     scratch.trim(one.scratch)
     assert attempt.claimed.directory.exists()
