@@ -1,7 +1,10 @@
 """This host's own directory for artifacts that belong into the object store: attempts at work, and copies, forgotten when nobody uses them."""
 
+import fcntl
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from app import artifacts
@@ -11,6 +14,8 @@ STORED = ".stored"
 """A file of this name says that the store has all of an attempt's directory, or that there are copies of its objects here."""
 UNSTORED = ".unstored"
 """One of this name, that the directory has more than the store. So long it stays, whoever has used copies that lie in it."""
+TAKEN = ".taken"
+"""A file that is locked by whoever uploads what an attempt without a worker has left."""
 CACHE = "_cache"
 """This host's own cache of views and features; no bucket can have this name."""
 KEPT_SECONDS = 24 * 3600.0
@@ -29,6 +34,18 @@ def end(claimed: Claimed) -> None:
     """The store has everything."""
     (claimed.directory / STORED).touch()
     (claimed.directory / UNSTORED).unlink(missing_ok=True)
+
+
+@contextmanager
+def taken(claimed: Claimed) -> Iterator[bool]:
+    """False if another thread or process of this host has taken the directory. A process that dies lets go."""
+    with (claimed.directory / TAKEN).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def use(copy: Path) -> None:

@@ -7,6 +7,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from panollava.errors import BadInput
 from panollava.events import LEASE_FILE, SAVE_FILE, STOP_FILE
 from panollava.metrics.report import GROWING_FILE
 from worker import scratch
-from worker.follow import Claimed, Sessions
+from worker.follow import Claimed, Fenced, Sessions
 
 HELD = ".held"
 """Directory of second names, under which a file stays as it is while it is uploaded, whatever the trainer does with the first."""
@@ -136,8 +137,12 @@ class Uploads:
 
 
 def store_rest(sessions: Sessions, claimed: Claimed, root: Path | None) -> None:
-    """What an attempt that nobody follows any more has left on this host. Raises Away."""
-    if root and artifacts.is_remote(claimed.name) and claimed.directory.exists():
+    """What an attempt that nobody follows any more has left on this host. Raises Away, and Fenced while somebody else of this host is at it."""
+    if not (root and artifacts.is_remote(claimed.name) and claimed.directory.exists()):
+        return
+    with scratch.taken(claimed) as mine:
+        if not mine:
+            raise Fenced
         for problem in Uploads(sessions, claimed, root).rest():
             log.warning("%s", problem)
 
@@ -149,6 +154,7 @@ def left_behind(sessions: Sessions, root: Path) -> None:
         attempts = [session.exec(select(Attempt).where(Attempt.job_id == job, Attempt.number == number)).one() for job, number in numbers]
     for claimed in [Claimed.of(attempt, root) for attempt in attempts]:
         if claimed.directory.exists():
-            store_rest(sessions, claimed, root)
-            with sessions.writing.begin() as session:
-                stored.choose_anew(session, claimed.job_id, claimed.number, [JobStatus.queued])
+            with suppress(Fenced):
+                store_rest(sessions, claimed, root)
+                with sessions.writing.begin() as session:
+                    stored.choose_anew(session, claimed.job_id, claimed.number, [JobStatus.queued])

@@ -118,6 +118,17 @@ def test_a_job_whose_last_checkpoint_cannot_be_stored_is_recovered_when_the_stor
     assert (job.status, job.resume_from) == ("queued", house.checkpoints(job.id)[0].path)
 
 
+def test_two_that_recover_a_job_on_one_host_do_not_take_its_files_from_each_other(house, one, attempt):
+    attempt.save("step=000005.ckpt", "step", 5)
+    house.bury("one")
+    work = house.work("another", scratch=one.scratch)
+    with scratch.taken(attempt.claimed) as first:
+        work.recovery.others()
+        assert (first, house.job(attempt.job_id).status, attempt.stored()) == (True, "starting", {})
+    work.recovery.others()
+    assert (house.job(attempt.job_id).status, attempt.stored()) == ("queued", {"step=000005.ckpt": 5})
+
+
 def test_a_page_says_that_a_checkpoint_is_still_on_its_way(house, attempt):
     attempt.save("step=000005.ckpt", "step", 5)
     (saved,) = house.checkpoints(attempt.job_id)
