@@ -15,7 +15,7 @@ setup: $(INSTALLED) ## Virtual environment in .venv with the pinned dependencies
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "PanoLLaVA needs Python 3.11 or 3.12 on the PATH; set PYTHON=/path/to/it."; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev,wandb,tensorboard]'
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev,s3,wandb,tensorboard]'
 	@touch $@
 
 run: setup ## Dashboard and workers on this machine; prints the sign-in link

@@ -3,7 +3,7 @@
 SQLite and PostgreSQL behave alike behind these few functions; nothing else in the house asks which one it is talking to.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ import alembic.command
 import orjson
 import sqlalchemy.orm
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, create_engine, event, func, insert, select, text
+from sqlalchemy import Connection, Engine, create_engine, event, func, insert, make_url, select, text
 from sqlalchemy.orm import SessionTransaction, sessionmaker
 from sqlmodel import Session
 
@@ -23,15 +23,25 @@ from panollava.events import jsonable
 
 LOCK_PATIENCE = 5000
 """Milliseconds that a writer waits for another writer of the same SQLite file."""
+CUT_OFF = {
+    "connect_timeout": 5, "keepalives": 1, "keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000,
+}  # fmt: skip
+"""When both ends of a PostgreSQL connection give each other up: after 20 s without an answer (seconds, milliseconds), unless the URL says otherwise.
+On a network that was cut they would wait for minutes or hours: a worker until another host has its job, the server with rows of that job locked."""
 EVENT_LOCK = 0x9A11A
 """PostgreSQL advisory lock, held from the moment event ids are taken until the events can be seen."""
 
 
 def engine(url: str) -> Engine:
     """Connections for any number of threads. One that a restarted server has closed is replaced, not handed out."""
-    built = create_engine(url, json_serializer=_to_json, pool_pre_ping=not url.startswith("sqlite"))
-    if built.dialect.name == "sqlite":
+    if url.startswith("sqlite"):
+        built = create_engine(url, json_serializer=_to_json)
         _prepare_sqlite(built)
+    else:
+        given = make_url(url).query
+        ours = {name: value for name, value in CUT_OFF.items() if name not in given}
+        built = create_engine(url, json_serializer=_to_json, pool_pre_ping=True, connect_args=ours)
+        _prepare_postgresql(built, ours | given)
     return built
 
 
@@ -127,3 +137,14 @@ def _prepare_sqlite(engine: Engine) -> None:
         read_only = connection.get_execution_options().get("postgresql_readonly", False)
         connection.exec_driver_sql(f"PRAGMA query_only = {int(read_only)}")
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+def _prepare_postgresql(engine: Engine, patience: Mapping[str, Any]) -> None:
+    """The server is told to watch the connection as closely as this end does: a client that is gone must not keep its locks."""
+    watch = {f"tcp_{name}": patience[name] for name in ("keepalives_idle", "keepalives_interval", "keepalives_count")}
+    watch["tcp_user_timeout"] = patience["tcp_user_timeout"]
+
+    @event.listens_for(engine, "connect")
+    def connect(connection: Any, _record: Any) -> None:
+        connection.execute("; ".join(f"SET {name} = {int(value)}" for name, value in watch.items()))
+        connection.commit()

@@ -127,7 +127,7 @@ class StageRun(SQLModel, table=True):
     run_id: int = Field(foreign_key="run.id", ondelete="CASCADE")
     stage: Stage = _choice(Stage)
     position: int
-    init_checkpoint: str | None = Field(default=None, description="Path of the checkpoint whose weights it started from.")
+    init_checkpoint: str | None = Field(default=None, description="Path or address of the checkpoint whose weights it started from.")
     best_checkpoint_id: int | None = _checkpoint()
     gated_because: str | None = Field(default=None, description="Why its gate is closed; None while it is not.")
     stale_at: datetime | None = _time(default=None, description="When what it was trained from was begun again.")
@@ -233,7 +233,7 @@ class Worker(SQLModel, table=True):
 
 
 class Checkpoint(SQLModel, table=True):
-    """A checkpoint file that is whole, as its `.json` describes it."""
+    """A checkpoint file that a trainer has written whole, as its `.json` describes it. `path` is an address where there is a store."""
 
     __table_args__ = (Index(None, "stage_id", "val_loss"), NEVER_AGAIN)
 
@@ -251,6 +251,12 @@ class Checkpoint(SQLModel, table=True):
     sha256: str
     size: int = Field(sa_type=BigInteger)
     created_at: datetime = _time()
+    stored_at: datetime | None = _time(
+        default=None, description="Since when the object store has it, and it may be used. Of a file in a directory it is not asked."
+    )
+    removed_at: datetime | None = _time(
+        default=None, description="When its trainer made room for a newer one; row and object go once the store has a later one."
+    )
 
 
 class Evaluation(SQLModel, table=True):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import panollava
+from app import artifacts
 from app.errors import Forbidden, Invalid
 from app.i18n import _, ngettext
 from app.settings import Settings
@@ -26,9 +27,18 @@ def allowed(settings: Settings, field: str, value: str) -> Path:
     return path
 
 
+def allowed_artifact(settings: Settings, field: str, value: str) -> str:
+    """As `allowed`, of a file that may also lie in this installation's store. Raises Forbidden and Invalid."""
+    if not artifacts.is_remote(value):
+        return str(allowed(settings, field, value))
+    if not artifacts.is_below(value, settings.artifacts):
+        raise Forbidden(_("{field}: {value} lies outside of {place}.").format(field=field, value=value, place=settings.artifacts))
+    return value
+
+
 def why_closed(settings: Settings, path: Path) -> str:
     """Why users may not have a path, which is free of symbolic links; empty when they may."""
-    roots = [*settings.roots, settings.artifacts]
+    roots = [root for root in (*settings.roots, settings.artifacts) if isinstance(root, Path)]
     if any(path.is_relative_to(root) for root in [*roots, SHIPPED]):
         return ""
     return _("lies outside the directories open to users ({roots}; PANOLLAVA_ROOTS adds to them)").format(roots=", ".join(map(str, roots)))
@@ -57,16 +67,6 @@ def check_remote(settings: Settings, wanted: bool) -> None:
 
 
 def shared_cache(settings: Settings) -> dict[str, Any]:
-    """The settings by which all runs and evaluations of this installation share one cache."""
-    return {"cache_dir": str(settings.artifacts / "cache"), "cache_gb": settings.cache_gb}
-
-
-def free_directory(path: Path) -> Path:
-    """An empty directory of this name, or the next free one: another database may have left files under the same number."""
-    number, candidate = 1, path
-    while True:
-        candidate.mkdir(parents=True, exist_ok=True)
-        if not any(candidate.iterdir()):
-            return candidate
-        number += 1
-        candidate = path.with_name(f"{path.name}.{number}")
+    """The settings by which all runs and evaluations share one cache; with a store each host has its own, below its scratch directory."""
+    cache = None if artifacts.is_remote(settings.artifacts) else str(Path(settings.artifacts, "cache"))
+    return {"cache_dir": cache, "cache_gb": settings.cache_gb}

@@ -17,7 +17,7 @@ def files(settings: Settings, most: int, is_wanted: Callable[[str], bool]) -> It
     Links to directories, hidden ones and what runs wrote are passed over.
     """
     waiting = deque((root, 0) for root in dict.fromkeys(settings.roots))
-    seen, entries = {settings.artifacts}, 0
+    seen, entries = {Path(settings.artifacts), settings.scratch}, 0
     while waiting:
         directory, depth = waiting.popleft()
         if directory in seen:

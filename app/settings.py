@@ -2,6 +2,7 @@
 
 import os
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,11 +14,24 @@ def _absolute(value: Any) -> Any:
     return Path(value).expanduser().resolve() if isinstance(value, str | Path) else value
 
 
+def _place(value: Any) -> Any:
+    """A directory, or the address of a prefix in an object store."""
+    if not isinstance(value, str) or "://" not in value:
+        return _absolute(value)
+    bucket, _, prefix = value.removeprefix("s3://").partition("/")
+    if not value.startswith("s3://") or not bucket or "//" in f"/{prefix}".rstrip("/"):
+        raise ValueError(f"{value!r} is neither a directory nor s3://bucket/prefix")
+    if find_spec("s3fs") is None:
+        raise ValueError("s3:// needs s3fs: pip install 'panollava[s3]'")
+    return f"s3://{bucket}/{prefix}".rstrip("/")
+
+
 def _split(separator: str) -> BeforeValidator:
     return BeforeValidator(lambda value: [part for part in value.split(separator) if part] if isinstance(value, str) else value)
 
 
 Directory = Annotated[Path, BeforeValidator(_absolute)]
+Place = Annotated[Path | str, BeforeValidator(_place)]
 
 
 class Settings(BaseSettings):
@@ -30,7 +44,14 @@ class Settings(BaseSettings):
         default_factory=lambda values: f"sqlite:///{values['home'] / 'panollava.db'}", description="sqlite:///FILE or postgresql://..."
     )
     broker_url: str | None = Field(None, description="Celery broker; an embedded Redis if not set.")
-    artifacts: Directory = Field(default_factory=lambda values: values["home"] / "runs", description="Directories of runs and evaluations.")
+    artifacts: Place = Field(
+        default_factory=lambda values: values["home"] / "runs",
+        description="Where runs and evaluations leave their files: a directory, or s3://bucket/prefix for several hosts.",
+    )
+    scratch: Directory = Field(
+        default_factory=lambda values: values["home"] / "scratch",
+        description="With s3://, where this host writes before it uploads, and keeps what it has downloaded. Never shared with another host.",
+    )
     roots: Annotated[list[Directory], NoDecode, _split(os.pathsep)] = Field(
         default_factory=lambda: [Path.cwd()], description="Paths that users name must lie below one of these; several are joined as in PATH."
     )

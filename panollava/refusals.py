@@ -3,7 +3,7 @@
 `panollava plan` asks here, and so does the manager, which has looked before at what of it users may name.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from panollava.data.index import locate
 from panollava.data.table import Problem, Row, is_remote, listed, scan
 from panollava.errors import BadInput
 from panollava.preflight import Counts, shared_cells
-from panollava.rundir import Architecture
+from panollava.rundir import Architecture, CheckpointNote
 from panollava.stages import FEWEST, RECIPES
 from panollava.template import check_room
 
@@ -44,9 +44,12 @@ class Table:
 class Examination:
     """Looks at everything a run names but the `closed` fields, and keeps what it found: refusals, and what figures are made from."""
 
-    def __init__(self, config: RunConfig, resume: str | None = None, *, closed: Collection[str] = (), may_fetch: bool = False) -> None:
-        """`may_fetch`: a model of the hub that is not on this machine is no refusal."""
-        self.config, self._closed, self._may_fetch = config, closed, may_fetch
+    def __init__(
+        self, config: RunConfig, resume: str | None = None, *,
+        closed: Collection[str] = (), may_fetch: bool = False, read_note: Callable[[str], CheckpointNote] = lambda path: rundir.read_note(Path(path)),
+    ) -> None:  # fmt: skip
+        """`may_fetch`: a model of the hub that is not on this machine is no refusal. `read_note` reads the note beside a checkpoint."""
+        self.config, self._closed, self._may_fetch, self._read_note = config, closed, may_fetch, read_note
         self.refusals: list[Refusal] = []
         self.outline: Outline | None = None
         self.counts: Counts | None = None
@@ -62,7 +65,7 @@ class Examination:
         for field, checkpoint in (("init_from", config.init_from), ("resume", None if resume == "auto" else resume)):
             if checkpoint and field not in closed:
                 with self._at(field):
-                    self._start(Path(checkpoint))
+                    self._start(checkpoint)
 
     @contextmanager
     def _at(self, field: str) -> Iterator[None]:
@@ -161,11 +164,12 @@ class Examination:
 
     # The checkpoint it starts from
 
-    def _start(self, checkpoint: Path) -> None:
-        if checkpoint.suffix == ".safetensors" and checkpoint.is_file() and not rundir.note_path(checkpoint).is_file():
+    def _start(self, checkpoint: str) -> None:
+        path = Path(checkpoint)
+        if path.suffix == ".safetensors" and path.is_file() and not rundir.note_path(path).is_file():
             return  # it is complete, and what it says of itself is read with its tensors
-        note, first = rundir.read_note(checkpoint), self.config.stage[0]
+        note, first = self._read_note(checkpoint), self.config.stage[0]
         if self._architecture:
-            rundir.check_same_architecture(checkpoint, note.stage, note.architecture, self._architecture)
+            rundir.check_same_architecture(path, note.stage, note.architecture, self._architecture)
         if note.stage.number > first.number:
             raise BadInput(f"{checkpoint} is of stage {note.stage}, which cannot start the earlier stage {first}.")

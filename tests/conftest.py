@@ -1,6 +1,10 @@
 """What all tests share: a quiet, offline environment, and the two machines' worth of data and models that are small enough to be real."""
 
+import logging
 import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -28,3 +32,50 @@ def sample_dir() -> Path:
     if not (directory / "downtest.csv").is_file():
         pytest.skip(f"no QuIC-360 sample: PANOLLAVA_SAMPLE_DIR is not set and {beside} does not exist")
     return directory
+
+
+@dataclass
+class Store:
+    """An S3 emulator (moto's server) on loopback, known to this process and its children by the AWS_* variables that any S3 store is known by."""
+
+    port: int
+
+    def __post_init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        """What it held before a stop it holds again, for it is this process's memory."""
+        from moto.server import ThreadedMotoServer
+
+        self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=self.port, verbose=False)
+        self._server.start()
+        self.port = self._server.get_host_and_port()[1]
+
+    def stop(self) -> None:
+        self._server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_store() -> Iterator[Store]:
+    from app import artifacts
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it would log every request
+    store = Store(port=0)
+    with pytest.MonkeyPatch.context() as patch:
+        named = {
+            "ENDPOINT_URL": f"http://127.0.0.1:{store.port}",
+            "ACCESS_KEY_ID": "test",
+            "SECRET_ACCESS_KEY": "test",
+            "DEFAULT_REGION": "us-east-1",
+        }
+        for name, value in named.items():
+            patch.setenv(f"AWS_{name}", value)
+        artifacts._store().mkdir("bucket")
+        yield store
+        store.stop()
+
+
+@pytest.fixture
+def s3(s3_store: Store) -> str:
+    """Where artifacts go: a prefix of one's own, empty."""
+    return f"s3://bucket/{uuid.uuid4().hex[:12]}/prefix"

@@ -9,11 +9,12 @@ import sys
 from collections.abc import Callable, Sequence
 from threading import Event, Thread
 
-from app import broker, db, doorbell
+from app import artifacts, broker, db, doorbell
+from app.artifacts import Away
 from app.devices import all_devices
 from app.events import service as events
 from app.settings import get_settings
-from worker import celery_app, roster
+from worker import celery_app, roster, scratch, uploads
 from worker.follow import AWAY, HEARTBEAT_SECONDS, Sessions, patiently
 from worker.roster import NameTaken
 from worker.work import TRAINER, Work
@@ -36,13 +37,17 @@ def main(trainer: Sequence[str] = TRAINER) -> None:
     engine = db.engine(settings.database_url)
     sessions = Sessions(db.session_factory(engine, read_only=True), db.session_factory(engine))
     try:
-        member = roster.join(sessions.writing, options.name, options.devices)
+        member = roster.join(sessions.writing, options.name, options.devices, scratch=settings.scratch)
     except NameTaken as error:
         raise SystemExit(str(error)) from None
-    # A trainer needs no database, so it is not told the way, nor the password.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PANOLLAVA_")}
+    # A trainer needs no database and no store, so it is not told the way, nor the passwords.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PANOLLAVA_", "AWS_"))}
     with broker.embedded(settings.home, settings.broker_url) as bell:
-        code = _work(Work(sessions, member, bell.url, environment, trainer))
+        work = Work(sessions, member, bell.url, environment, trainer)
+        if artifacts.is_remote(settings.artifacts):
+            _every(SWEEP_SECONDS, lambda: uploads.left_behind(sessions, settings.scratch), work.leaving)
+            _every(PRUNE_SECONDS, lambda: scratch.trim(settings.scratch), work.leaving)
+        code = _work(work)
     try:
         roster.leave(sessions.writing, member)
     except AWAY as error:
@@ -86,8 +91,8 @@ def _every(seconds: float, action: Callable[[], None], leaving: Event) -> None:
         while not leaving.is_set():
             try:
                 action()
-            except AWAY as error:
-                log.warning("The database is away. %r", error)
+            except (Away, *AWAY) as error:
+                log.warning("The database or the store is away. %r", error)
             except Exception:
                 log.exception("Trying again in %.0f s.", seconds)
             leaving.wait(seconds)

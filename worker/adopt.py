@@ -51,7 +51,9 @@ class Adoption:
         return bool(held)
 
     def _fits(self, seen: Watched) -> bool:
-        return seen.is_left and seen.trains and seen.devices == set(self.member.devices)
+        """A worker with another scratch directory would follow files that are not there."""
+        mine = seen.devices == set(self.member.devices) and seen.claimed.directory.is_dir()
+        return seen.is_left and seen.trains and mine
 
     def _take(self, session: Session, seen: Watched) -> Adopted | None:
         """Whoever gets here second finds the job another worker's, or its worker alive again."""

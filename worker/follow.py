@@ -17,7 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import sessionmaker
 from sqlmodel import Session, select
 
-from app import doorbell, ingest
+from app import artifacts, doorbell, ingest
 from app.jobs import service as jobs
 from app.models import Attempt, Job, JobStatus
 from panollava.events import EVENTS_FILE, SAVE_FILE
@@ -56,10 +56,13 @@ class Claimed:
     attempt_id: int
     number: int
     directory: Path
+    """On this host."""
+    name: str
+    """Of the directory as everybody knows it: a path too, or its address in a store."""
 
     @classmethod
-    def of(cls, attempt: Attempt) -> "Claimed":
-        return cls(attempt.job_id, attempt.id, attempt.number, Path(attempt.directory))
+    def of(cls, attempt: Attempt, scratch: Path | None = None) -> "Claimed":
+        return cls(attempt.job_id, attempt.id, attempt.number, artifacts.local(attempt.directory, scratch), attempt.directory)
 
 
 def take_in(session: Session, claimed: Claimed) -> int:

@@ -12,11 +12,12 @@ from datetime import timedelta
 from sqlmodel import Session
 
 from app import db, doorbell
+from app.artifacts import Away
 from app.jobs.finish import finish
 from app.jobs.states import PATIENCE
 from app.jobs.stopping import KILL_AFTER
 from panollava.events import EVENTS_FILE
-from worker import orphans, outcome
+from worker import orphans, outcome, uploads
 from worker.follow import AWAY, BATCH_BYTES, Fenced, Sessions, take_in
 from worker.lease import LEASE_SECONDS
 from worker.orphans import Contact, Watched
@@ -71,11 +72,14 @@ class Recovery:
             try:
                 _end(each)
                 self._bring_in(each)
+                uploads.store_rest(self.sessions, each.claimed, self.member.scratch)
                 self._settle(each)
             except Fenced:
                 log.warning("Somebody else has taken job %d.", each.claimed.job_id)
             except AWAY:
                 raise
+            except Away as error:
+                log.warning("Job %d is recovered when the store answers: what its trainer left is on this host alone. %s", each.claimed.job_id, error)
             except Exception:  # an unreadable directory, say: one such job must not keep the others from being recovered
                 log.exception("Job %d could not be recovered; trying again at the next sweep.", each.claimed.job_id)
 
@@ -96,6 +100,7 @@ class Recovery:
             finish(
                 session, claimed.job_id, claimed.number, result.status,
                 actor=f"recovery by {self.member.name}", reason=result.reason, detail=result.detail, best=result.best,
+                files=claimed.directory,
             )  # fmt: skip
         doorbell.ring(devices, self.broker_url)
         doorbell.announce(self.broker_url)

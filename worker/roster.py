@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import sessionmaker
@@ -27,15 +28,19 @@ class NameTaken(Exception):
 
 @dataclass(frozen=True)
 class Member:
-    """A registered worker: its row's id, and the process that row speaks of."""
+    """A registered worker: its row's id, the process that row speaks of, and where that works."""
 
     id: int
     name: str
     devices: tuple[str, ...]
     identity: Identity
+    scratch: Path | None = None
+    """Where its host has its part of artifacts that belong into a store."""
 
 
-def join(writing: sessionmaker[Session], name: str, devices: Sequence[str], patience: timedelta = PATIENCE) -> Member:
+def join(
+    writing: sessionmaker[Session], name: str, devices: Sequence[str], patience: timedelta = PATIENCE, scratch: Path | None = None
+) -> Member:  # fmt: skip
     """Take the row of this name, or make it. Waits for a worker elsewhere that had it to fall silent; raises NameTaken if it does not."""
     identity = Identity.of(os.getpid())
     deadline = time.monotonic() + 1.5 * patience.total_seconds()
@@ -43,7 +48,7 @@ def join(writing: sessionmaker[Session], name: str, devices: Sequence[str], pati
         with writing.begin() as session:
             holder = session.exec(select(Worker).where(Worker.name == name)).first()
             if holder is None or identity_of(holder) == identity or not _lives(session, holder, patience):
-                return Member(_take(session, holder, name, devices, identity), name, tuple(devices), identity)
+                return Member(_take(session, holder, name, devices, identity), name, tuple(devices), identity, scratch)
         if identity_of(holder).here or time.monotonic() > deadline:
             raise NameTaken(f"A worker named {name} runs on {holder.host} (pid {holder.pid}); give this one another --name.")
         log.warning("A worker named %s was heard of on %s a moment ago; waiting until it is silent.", name, holder.host)

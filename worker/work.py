@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from threading import Event, Lock
 
 from app import doorbell
+from app.artifacts import Gone
 from app.jobs import service as jobs
 from app.jobs.finish import finish
 from app.models import Attempt, Job, JobStatus, Worker
 from panollava.events import EVENTS_FILE
 from worker import commands, lease, outcome, process
 from worker.adopt import Adoption
+from worker.exchange import Exchange, Interrupted
 from worker.follow import AWAY, Claimed, Fenced, Follower, Sessions, follow, patiently
 from worker.lease import LEASE_SECONDS
 from worker.outcome import Outcome
@@ -76,7 +78,7 @@ class Work:
     def _claim(self) -> Claimed | None:
         with self.sessions.writing.begin() as session:
             attempt = jobs.claim(session, session.get_one(Worker, self.member.id))
-            claimed = Claimed.of(attempt) if attempt else None
+            claimed = Claimed.of(attempt, self.member.scratch) if attempt else None
         if claimed:
             log.info("Job %d, attempt %d, in %s", claimed.job_id, claimed.number, claimed.directory)
             doorbell.announce(self.broker_url)
@@ -84,14 +86,19 @@ class Work:
 
     def _do(self, claimed: Claimed, trainer: Trainer | None = None) -> None:
         """To its end, with a trainer that is there already or a new one."""
+        follower = Follower(self.sessions, claimed, self.broker_url)
+        exchange = Exchange(self.sessions, claimed, self.member.scratch, follower, self.leaving)
         try:
-            with lease.renewed(claimed.directory):
+            if trainer is None:
+                exchange.bring()  # into an emptied directory
+            with lease.renewed(claimed.directory), exchange.storing():
                 if trainer is None:
                     trainer = child = self._start(claimed)
                     self._introduce(claimed, child)
-                follower = Follower(self.sessions, claimed, self.broker_url)
                 stopping = follow(trainer, follower, claimed.directory, leaving=self.leaving, patience=self.patience)
             self._settle(claimed, trainer.exit_code, stopping)
+        except (Interrupted, Gone) as error:  # before a trainer began or after it has ended
+            self._cut_short(claimed, error)
         except Fenced:
             log.warning("Job %d is no longer attempt %d's: its trainer is killed and nothing more is written.", claimed.job_id, claimed.number)
             _kill(trainer)
@@ -105,7 +112,8 @@ class Work:
 
     def _start(self, claimed: Claimed) -> Child:
         with self.sessions.reading() as session:
-            arguments = commands.prepare(session, session.get_one(Job, claimed.job_id), session.get_one(Attempt, claimed.attempt_id))
+            job, attempt = session.get_one(Job, claimed.job_id), session.get_one(Attempt, claimed.attempt_id)
+            arguments = commands.prepare(session, job, attempt, self.member.scratch)
         return process.start([*self.trainer, *arguments], claimed.directory, self.member.devices, self.environment, self.lease_seconds)
 
     def _introduce(self, claimed: Claimed, child: Child) -> None:
@@ -122,6 +130,18 @@ class Work:
         """Write down how it ended, which may queue more work. Raises Fenced."""
         word, tail = outcome.last_word(claimed.directory / EVENTS_FILE), outcome.last_lines(claimed.directory / OUTPUT_FILE)
         result = outcome.judge(word, code, tail, asked=stopping is not None, killed=stopping is not None and stopping.killed)
+        self._end(claimed, result, code)
+
+    def _cut_short(self, claimed: Claimed, error: Interrupted | Gone) -> None:
+        """End a job for which the store has not what it needs, or does not answer when it is to end."""
+        status, reason = (JobStatus.failed, "missing_file") if isinstance(error, Gone) else (JobStatus.stopped, "not_stored")
+        try:
+            self._end(claimed, Outcome(status, reason, str(error)))
+        except Fenced:
+            log.warning("Job %d is no longer attempt %d's; nothing more is written.", claimed.job_id, claimed.number)
+
+    def _end(self, claimed: Claimed, result: Outcome, code: int | None = None) -> None:
+        """Raises Fenced."""
         job = patiently(lambda: self._finish(claimed, result, code), self.leaving)
         log.info("Job %d, attempt %d: %s (%s)", claimed.job_id, claimed.number, job.status, job.reason or result.reason)
         doorbell.ring(job.devices, self.broker_url)
@@ -135,6 +155,7 @@ class Work:
             mine = finish(
                 session, job.id, claimed.number, result.status,
                 actor=DRAIN if drained else self.member.name, reason=result.reason, detail=result.detail, best=result.best, exit_code=code,
+                files=claimed.directory,
             )  # fmt: skip
             if not mine:
                 raise Fenced

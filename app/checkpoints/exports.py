@@ -1,4 +1,4 @@
-"""Exports: checkpoints as directories that transformers loads by itself, below their run's directory.
+"""Exports: checkpoints as directories that transformers loads by itself, below their run's directory or its address in a store.
 
 One for each file, whatever its names. Its status is its newest job's; the worker runs `panollava export`.
 """
@@ -8,19 +8,21 @@ from pathlib import Path
 
 from sqlmodel import Session, col, select
 
-from app import db
+from app import artifacts, db
 from app.checkpoints import kept
+from app.checkpoints import service as checkpoints
 from app.errors import Conflict, Invalid, NotFound
 from app.i18n import _
 from app.jobs import service as jobs
 from app.models import ENDED, Checkpoint, Export, Job, JobKind, JobStatus, Run, StageRun
-from app.paths import free_directory
 from panollava import rundir
 from panollava.errors import BadInput
 from panollava.stages import Stage
 
 MODEL = "model"
 """In an attempt's directory: what was exported, whole or not there."""
+CONFIG = "config.json"
+"""In what was exported: the file by which transformers knows it."""
 
 
 def export(session: Session, checkpoint: Checkpoint, actor: str) -> Export:
@@ -34,7 +36,7 @@ def export(session: Session, checkpoint: Checkpoint, actor: str) -> Export:
         run_id=checkpoint.run_id, stage_id=stage.id, step=checkpoint.step, sha256=checkpoint.sha256, path=checkpoint.path,
         created_at=db.now(session), created_by=actor,
     )  # fmt: skip
-    lasting = kept.names_of(session, [checkpoint])[kept.file_of(checkpoint)][0]
+    lasting = _lasting(session, checkpoint)
     wanted.checkpoint_id, wanted.path = lasting.id, lasting.path
     session.add(wanted)
     session.flush()
@@ -46,12 +48,22 @@ def export(session: Session, checkpoint: Checkpoint, actor: str) -> Export:
     return wanted
 
 
+def _lasting(session: Session, checkpoint: Checkpoint) -> Checkpoint:
+    """Its row under the name that stays longest; where there is a store, of the names that this has."""
+    names = kept.names_of(session, [checkpoint])[kept.file_of(checkpoint)]
+    return min(names, key=lambda name: (name.stored_at is None, name.removed_at is not None))
+
+
 def _check(checkpoint: Checkpoint, stage: StageRun) -> None:
-    note = rundir.read_note(Path(checkpoint.path))
     if stage.stage is Stage.vision:
         raise Invalid(
             _("checkpoint {id} is of stage vision, which learns no answers; export one of stage resampler or finetune.").format(id=checkpoint.id)
         )
+    if artifacts.is_remote(checkpoint.path):
+        if checkpoint.stored_at is None:
+            raise BadInput(_("{path}: not in the store yet; only the host that trains it has it.").format(path=checkpoint.path))
+        return
+    note = rundir.read_note(Path(checkpoint.path))
     if (size := Path(checkpoint.path).stat().st_size) != note.size:
         raise BadInput(_("{path}: damaged: {size:,} bytes instead of {noted:,}.").format(path=checkpoint.path, size=size, noted=note.size))
 
@@ -59,9 +71,9 @@ def _check(checkpoint: Checkpoint, stage: StageRun) -> None:
 def _enqueue(session: Session, wanted: Export, stage: StageRun, actor: str) -> None:
     """On as many devices as its run, for which there is a worker."""
     run = session.get_one(Run, wanted.run_id)
-    directory = free_directory(Path(run.directory, "exports", f"{stage.stage}-{wanted.step}"))
+    directory = artifacts.free(artifacts.join(run.directory, "exports", f"{stage.stage}-{wanted.step}"))
     job = Job(
-        kind=JobKind.export, run_id=run.id, export_id=wanted.id, devices=run.config["devices"], priority=run.priority, directory=str(directory)
+        kind=JobKind.export, run_id=run.id, export_id=wanted.id, devices=run.config["devices"], priority=run.priority, directory=directory
     )  # fmt: skip
     wanted.directory = None
     jobs.enqueue(session, job, actor, "submitted")
@@ -89,9 +101,14 @@ def _jobs(session: Session, export: Export) -> Sequence[Job]:
     return session.exec(select(Job).where(Job.export_id == export.id).order_by(col(Job.id).desc())).all()
 
 
-def is_gone(export: Export) -> bool:
-    """Whether it was made and somebody has removed it since."""
-    return export.directory is not None and not Path(export.directory).is_dir()
+def is_gone(export: Export) -> bool | None:
+    """Whether it was made and somebody has removed it since; None while the store does not say."""
+    if export.directory is None:
+        return False
+    try:
+        return not artifacts.exists(artifacts.join(export.directory, CONFIG))
+    except artifacts.Away:
+        return None
 
 
 def stop(session: Session, export: Export, actor: str) -> None:
@@ -102,19 +119,28 @@ def stop(session: Session, export: Export, actor: str) -> None:
     jobs.request_stop(session, job, actor)
 
 
-def made(session: Session, job: Job, attempt: Path) -> Path:
-    """The directory that a successful attempt left. Raises BadInput if there is none, or if it is not of the checkpoint that was asked for."""
-    export, directory = session.get_one(Export, job.export_id), attempt / MODEL
-    if not (directory / "config.json").is_file():
+def check_made(session: Session, job: Job, files: Path) -> None:
+    """Look at what a successful attempt has left in its directory on this host.
+
+    Raises BadInput if there is no export, or if it is not of the checkpoint that was asked for.
+    """
+    export, directory = session.get_one(Export, job.export_id), files / MODEL
+    if not (directory / CONFIG).is_file():
         raise BadInput(_("The export left no {directory}.").format(directory=directory))
-    source = Path(export.path)  # which a trainer at work may have removed by now
-    if source.is_file() and rundir.read_note(source).sha256 != export.sha256:
+    if _sha256_now(session, export.path) not in (None, export.sha256):
         raise BadInput(_("{path}: was written over after this export was asked for. Export it again.").format(path=export.path))
-    return directory
 
 
-def finish(session: Session, job: Job, directory: Path) -> None:
-    """Keep where an export lies that succeeded."""
+def _sha256_now(session: Session, path: str) -> str | None:
+    """What a checkpoint's file holds by now; None once a trainer at work has removed it. Of one in a store its row knows."""
+    if artifacts.is_remote(path):
+        row = checkpoints.at(session, path)
+        return row.sha256 if row else None
+    return rundir.read_note(Path(path)).sha256 if Path(path).is_file() else None
+
+
+def finish(session: Session, job: Job, attempt: str) -> None:
+    """Keep where an export lies that succeeded, in the attempt's directory of this name."""
     export = session.get_one(Export, job.export_id)
-    export.directory = str(directory)
+    export.directory = artifacts.join(attempt, MODEL)
     session.add(export)

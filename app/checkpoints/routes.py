@@ -50,8 +50,8 @@ class ExportOut(Row):
     reason: str | None
     detail: str | None
     attempt: int
-    directory: str | None = Field(description="What `from_pretrained` takes, on the server; once it has succeeded.")
-    is_gone: bool = Field(description="It was made, and somebody has removed the directory since.")
+    directory: str | None = Field(description="What `from_pretrained` takes, on the server, or its copy of an s3:// address; once it has succeeded.")
+    is_gone: bool | None = Field(description="It was made, and somebody has removed the directory since. Null while the store does not say.")
     created_at: datetime
     created_by: str
     started_at: datetime | None

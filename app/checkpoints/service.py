@@ -4,9 +4,10 @@ import math
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import or_
 from sqlmodel import Session, col, select
 
-from app import db
+from app import artifacts, db
 from app.errors import NotFound
 from app.i18n import _
 from app.models import Attempt, Checkpoint, Job
@@ -16,6 +17,8 @@ from panollava.events import CheckpointRemoved, CheckpointSaved
 
 CONTINUED = ("last", "step", "epoch")
 """Kinds that hold what a trainer needs to continue. `best` is a second name of an epoch, `final` has no optimizer."""
+STORED = or_(col(Checkpoint.stored_at).is_not(None), ~col(Checkpoint.path).startswith(artifacts.S3))
+"""The file is where its row says, and not still on the way to the store."""
 NOTED = {"kind", "step", "epoch", "metrics", "sha256", "size"}
 """What a row, an event and a note say alike."""
 
@@ -27,33 +30,40 @@ def get(session: Session, checkpoint_id: int) -> Checkpoint:
     return checkpoint
 
 
-def at(session: Session, path: Path) -> Checkpoint | None:
+def at(session: Session, path: str | Path) -> Checkpoint | None:
     """The row of a file, if it is one of ours."""
     return session.exec(select(Checkpoint).where(Checkpoint.path == str(path))).first()
 
 
 def record(session: Session, job: Job, attempt: Attempt, saved: CheckpointSaved) -> Checkpoint:
     """The row of a file that a trainer has just written; the same row again when it wrote over it. Raises BadInput for a path outside."""
-    directory = Path(attempt.directory)
-    path = (directory / saved.path).resolve()
-    if not path.is_relative_to(directory.resolve()):
+    path, directory = artifacts.resolve(attempt.directory, saved.path), attempt.directory
+    if not artifacts.is_below(path, directory):
         raise BadInput(_("{path}: a checkpoint outside of its attempt's directory {directory}.").format(path=saved.path, directory=directory))
-    noted = {**saved.model_dump(include=NOTED), "val_loss": _val_loss(saved), "created_at": db.now(session)}
+    unstored = {"stored_at": None, "removed_at": None}
+    noted = {**saved.model_dump(include=NOTED), "val_loss": _val_loss(saved), "created_at": db.now(session), **unstored}
     checkpoint = at(session, path)
     if checkpoint:
         checkpoint.sqlmodel_update(noted)
     else:
         owner: dict[str, Any] = {"run_id": job.run_id, "stage_id": job.stage_id, "job_id": job.id, "attempt": attempt.number}
-        checkpoint = Checkpoint(path=str(path), **owner, **noted)
+        checkpoint = Checkpoint(path=path, **owner, **noted)
     session.add(checkpoint)
     session.flush()
     return checkpoint
 
 
 def forget(session: Session, attempt: Attempt, removed: CheckpointRemoved) -> None:
-    """The trainer has removed a file of its attempt; the row goes with it, and an evaluation of it keeps the path."""
-    if checkpoint := at(session, Path(attempt.directory, removed.path).resolve()):
-        session.delete(checkpoint)
+    """The trainer has removed a file of its attempt; the row goes with it, and an evaluation of it keeps the path.
+
+    One that the store has is kept until the store has a later one: that may still be on its way.
+    """
+    if checkpoint := at(session, artifacts.resolve(attempt.directory, removed.path)):
+        if checkpoint.stored_at:
+            checkpoint.removed_at = db.now(session)
+            session.add(checkpoint)
+        else:
+            session.delete(checkpoint)
         session.flush()
 
 
@@ -66,26 +76,34 @@ def best(session: Session, job: Job, attempt: Attempt, name: str | None) -> Chec
     """The row of what a stage calls its best: a whole file of this job, of this attempt or of one it continued. Raises BadInput otherwise."""
     if name is None:
         raise BadInput(_("The stage named no best checkpoint."))
-    path = Path(attempt.directory, name).resolve()
-    if not path.is_relative_to(Path(job.directory).resolve()):
+    path = artifacts.resolve(attempt.directory, name)
+    if not artifacts.is_below(path, job.directory):
         raise BadInput(_("{path}: the best checkpoint lies outside of {directory}.").format(path=path, directory=job.directory))
-    note = rundir.read_note(path)
-    if note.size != path.stat().st_size:
+    known = at(session, path)
+    if artifacts.is_remote(path):
+        if known is None or known.stored_at is None:
+            raise BadInput(_("{path}: the best checkpoint is not in the store.").format(path=path))
+        return known
+    note = rundir.read_note(Path(path))
+    if note.size != Path(path).stat().st_size:
         raise BadInput(_("{path}: the best checkpoint is torn: its note says {size} bytes.").format(path=path, size=note.size))
-    if known := at(session, path):
+    if known:
         return known
     return record(session, job, attempt, CheckpointSaved(path=name, **note.model_dump(include=NOTED)))
 
 
 def last_good(session: Session, job: Job) -> Checkpoint | None:
     """Where the next attempt of this job can continue: the furthest whole checkpoint since the stage was last begun. None: from the start."""
-    mine = (Checkpoint.job_id == job.id, Checkpoint.attempt > job.begun_after, col(Checkpoint.kind).in_(CONTINUED))
+    mine = (Checkpoint.job_id == job.id, Checkpoint.attempt > job.begun_after, col(Checkpoint.kind).in_(CONTINUED), STORED)
     newest_first = select(Checkpoint).where(*mine).order_by(col(Checkpoint.step).desc(), col(Checkpoint.id).desc())
-    return next((each for each in session.exec(newest_first) if is_whole(Path(each.path))), None)
+    return next((each for each in session.exec(newest_first) if is_whole(each.path)), None)
 
 
-def is_whole(path: Path) -> bool:
-    """Whether the file is there, as long as its note says. The checksum is the trainer's to check, when it loads the file."""
+def is_whole(name: str) -> bool:
+    """Whether the file is there, as long as its note says; of one in a store its row knows. The checksum is the trainer's to check."""
+    if artifacts.is_remote(name):
+        return True
+    path = Path(name)
     try:
         return rundir.read_note(path).size == path.stat().st_size
     except (BadInput, FileNotFoundError):

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
+from app import artifacts
 from app.checkpoints import kept
 from app.checkpoints import service as checkpoints
 from app.checkpoints.kept import Listed
@@ -111,7 +112,7 @@ def _loss(of: Facts) -> str:
 
 def lineage(session: Session, of: Facts) -> Lineage:
     stage = session.get_one(StageRun, of.row.stage_id)
-    start = checkpoints.at(session, Path(stage.init_checkpoint)) if stage.init_checkpoint else None
+    start = checkpoints.at(session, stage.init_checkpoint) if stage.init_checkpoint else None
     started = select(StageRun, Run.name).join(Run, col(Run.id) == StageRun.run_id)
     heirs = session.exec(started.where(col(StageRun.init_checkpoint).in_([name.path for name in of.names])).order_by(col(StageRun.id))).all()
     return Lineage(start, stage.init_checkpoint, heirs)
@@ -138,6 +139,8 @@ def side_by_side(found: Sequence[Sequence[Evaluation]]) -> dict[str, list[int]]:
 
 def _note(row: Checkpoint) -> tuple[CheckpointNote | None, str | None]:
     """The note, and why the file cannot be used."""
+    if artifacts.is_remote(row.path):
+        return _stored_note(row)
     try:
         note, size = rundir.read_note(Path(row.path)), Path(row.path).stat().st_size
     except (BadInput, OSError) as error:
@@ -145,3 +148,12 @@ def _note(row: Checkpoint) -> tuple[CheckpointNote | None, str | None]:
     if size != note.size:
         return note, _("{path}: damaged: {size:,} bytes instead of {noted:,}.").format(path=row.path, size=size, noted=note.size)
     return note, None
+
+
+def _stored_note(row: Checkpoint) -> tuple[CheckpointNote | None, str | None]:
+    if row.stored_at is None:
+        return None, _("{path}: not in the store yet; only the host that trains it has it.").format(path=row.path)
+    try:
+        return artifacts.read_note(row.path), None
+    except (BadInput, artifacts.Away) as error:
+        return None, str(error)

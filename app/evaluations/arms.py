@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from app.artifacts import Away
 from app.evaluations import panoramas
 from app.evaluations import service as evaluations
 from app.evaluations.state import State
@@ -105,5 +106,5 @@ def look(state: State, ring: Ring) -> Look:
 def _ring(evaluation: Evaluation) -> tuple[tuple[View, ...], str | None]:
     try:
         return panoramas.ring_of(evaluation), None
-    except BadInput as error:
+    except (BadInput, Away) as error:
         return (), _("Which views the model was given is not known: {reason}").format(reason=error)

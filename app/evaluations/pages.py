@@ -83,7 +83,7 @@ def compare_evaluations(
     base = state.ids.index(state.base)
     context: dict[str, Any] = {"state": state, "arms": arms, "base": arms[base], "part": part, "problem": None}
     try:
-        compared = evaluations.side_by_side([arm.evaluation for arm in arms], base)
+        compared = evaluations.side_by_side([arm.evaluation for arm in arms], base, settings.scratch)
         board = compared.board()
     except (BadInput, Conflict) as error:
         return frame.render("evals/compare.html", **context | {"problem": str(error)}, others=_others(frame.session, state.ids), most=MOST)

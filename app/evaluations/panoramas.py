@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from app import artifacts
 from app.errors import NotFound
 from app.evaluations import samples
 from app.evaluations import service as evaluations
@@ -11,7 +12,7 @@ from app.i18n import _
 from app.models import Evaluation
 from app.paths import allowed
 from app.settings import Settings
-from panollava import rundir, views
+from panollava import views
 from panollava.config import RunConfig, validated
 from panollava.data.table import resolve_image
 from panollava.views import Doubles, View
@@ -26,7 +27,7 @@ def path_of(evaluation: Evaluation, url: str, settings: Settings) -> Path:
     Raises Conflict before there are answers, NotFound for a url that none of them is about, BadInput for a file that is not there,
     Forbidden for one outside the directories open to users.
     """
-    if url not in samples.sheet(evaluations.predictions_path(evaluation)).urls:
+    if url not in samples.sheet(evaluations.predictions_path(evaluation, settings.scratch)).urls:
         raise NotFound(_("url: evaluation {id} asks nothing about {url!r}.").format(id=evaluation.id, url=url))
     root = evaluation.config.get("image_root")
     return allowed(settings, "url", str(resolve_image(url, Path(evaluation.config["csv"]), Path(root) if root else None)))
@@ -34,7 +35,7 @@ def path_of(evaluation: Evaluation, url: str, settings: Settings) -> Path:
 
 def ring_of(evaluation: Evaluation) -> tuple[View, ...]:
     """The views its model was given of every panorama. Raises BadInput when the checkpoint's note is gone and nothing says so any more."""
-    note = rundir.read_note(Path(evaluation.config["checkpoint"]))
+    note = artifacts.read_note(evaluation.config["checkpoint"])
     config = validated(RunConfig, note.config)
     return views.layout(config).views
 

@@ -54,12 +54,13 @@ def show_evaluation(evaluation: EvaluationDep, session: SessionDep) -> Evaluatio
 @router.get("/evaluations/{evaluation_id}/predictions")
 def list_predictions(
     evaluation: EvaluationDep,
+    settings: SettingsDep,
     condition: Annotated[Condition | None, Query(description="Only answers to the image, or to one of the controls.")] = None,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Page[Prediction]:
     """Answers in the order in which they were given."""
-    answers, next_cursor = evaluations.predictions(evaluation, cursor, limit, condition)
+    answers, next_cursor = evaluations.predictions(evaluation, cursor, limit, condition, settings.scratch)
     return Page[Prediction](items=answers, next_cursor=next_cursor)
 
 
@@ -78,8 +79,9 @@ def show_evaluated_image(
 @router.get("/comparisons")
 def compare_evaluations(
     session: SessionDep,
+    settings: SettingsDep,
     ids: Annotated[str, Query(pattern=r"^\d{1,9}(,\d{1,9})*$", description="Evaluations, joined by commas.")],
     base: Annotated[int | None, Query(description="What the differences are to; the first if not given.")] = None,
 ) -> Comparison:
     """Figures side by side on the same questions, with differences and their 95 % intervals."""
-    return evaluations.compare(session, [int(each) for each in ids.split(",")], base)
+    return evaluations.compare(session, [int(each) for each in ids.split(",")], base, settings.scratch)

@@ -7,17 +7,16 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
-from app import db
+from app import artifacts, db
 from app.checkpoints import service as checkpoints
 from app.errors import Conflict, Invalid, NotFound
 from app.evaluations.samples import Compared
 from app.i18n import _
 from app.jobs.states import enqueue
 from app.models import Checkpoint, Evaluation, Job, JobKind, StageRun
-from app.paths import allowed, check_images, check_remote, free_directory, shared_cache
+from app.paths import allowed, allowed_artifact, check_images, check_remote, shared_cache
 from app.requests import digest, requested
 from app.settings import Settings
-from panollava import rundir
 from panollava.config import EvaluateConfig, validated
 from panollava.data.table import read_table
 from panollava.errors import BadInput
@@ -41,7 +40,7 @@ def create(
     if request_key and (before := requested(session, Evaluation, request_key, asked)):
         return before
     config = _resolve(config, settings)
-    checkpoint = checkpoints.at(session, Path(config.checkpoint))
+    checkpoint = checkpoints.at(session, config.checkpoint)
     evaluation = Evaluation(
         name=name or _name(session, config, checkpoint),
         run_id=checkpoint.run_id if checkpoint else None, checkpoint_id=checkpoint.id if checkpoint else None,
@@ -49,9 +48,9 @@ def create(
     )  # fmt: skip
     session.add(evaluation)
     session.flush()
-    directory = free_directory(settings.artifacts / "evaluations" / f"eval-{evaluation.id}")
+    directory = artifacts.free(artifacts.join(settings.artifacts, "evaluations", f"eval-{evaluation.id}"))
     job = Job(
-        kind=JobKind.evaluate, run_id=evaluation.run_id, evaluation_id=evaluation.id, devices=devices, priority=priority, directory=str(directory)
+        kind=JobKind.evaluate, run_id=evaluation.run_id, evaluation_id=evaluation.id, devices=devices, priority=priority, directory=directory
     )  # fmt: skip
     enqueue(session, job, actor, "submitted")
     return evaluation
@@ -59,11 +58,12 @@ def create(
 
 def _resolve(config: EvaluateConfig, settings: Settings) -> EvaluateConfig:
     """Absolute, allowed paths to files that were looked at. Where the results go is the job's business."""
-    named = {field: getattr(config, field) for field in ("checkpoint", "csv", "image_root")}
-    paths = {field: str(allowed(settings, field, value)) for field, value in named.items() if value}
+    paths = {"checkpoint": allowed_artifact(settings, "checkpoint", config.checkpoint)}
+    named = {field: getattr(config, field) for field in ("csv", "image_root")}
+    paths |= {field: str(allowed(settings, field, value)) for field, value in named.items() if value}
     check_remote(settings, config.allow_remote)
     config = config.model_copy(update=paths | {"output_dir": None, "resume": None} | shared_cache(settings))
-    if rundir.read_note(Path(config.checkpoint)).stage == Stage.vision:
+    if artifacts.read_note(config.checkpoint).stage == Stage.vision:
         raise Invalid(
             _("checkpoint: {path} is of stage vision, which learns no answers; evaluate one of stage resampler or finetune.").format(
                 path=config.checkpoint
@@ -114,21 +114,23 @@ def read_metrics(directory: Path) -> dict[str, Any]:
     return metrics
 
 
-def finish(session: Session, job: Job, metrics: dict[str, Any], directory: Path) -> None:
+def finish(session: Session, job: Job, metrics: dict[str, Any], directory: str) -> None:
     """Keep the figures of an evaluation that succeeded, and where its predictions lie."""
     evaluation = session.get_one(Evaluation, job.evaluation_id)
-    evaluation.metrics, evaluation.directory = metrics, str(directory)
+    evaluation.metrics, evaluation.directory = metrics, directory
     session.add(evaluation)
     db.emit(session, "evaluation", {"evaluation_id": evaluation.id, "job_id": job.id, "status": job.status}, run_id=evaluation.run_id)
 
 
-def predictions(evaluation: Evaluation, cursor: int | None, limit: int, condition: Condition | None = None) -> tuple[list[Prediction], int | None]:
+def predictions(
+    evaluation: Evaluation, cursor: int | None, limit: int, condition: Condition | None = None, scratch: Path | None = None
+) -> tuple[list[Prediction], int | None]:  # fmt: skip
     """The next answers, and where the ones after them begin; a cursor is a place in predictions.jsonl.
 
     Raises Conflict before there are any, Invalid for a cursor that is none of ours.
     """
     answers: list[Prediction] = []
-    with predictions_path(evaluation).open("rb") as file:
+    with predictions_path(evaluation, scratch).open("rb") as file:
         if cursor and (file.seek(cursor - 1), file.read(1)) != (cursor - 1, b"\n"):
             raise Invalid(_("cursor: {cursor} is not the `next_cursor` of a page.").format(cursor=cursor))
         while len(answers) < limit:
@@ -140,7 +142,7 @@ def predictions(evaluation: Evaluation, cursor: int | None, limit: int, conditio
         return answers, file.tell()
 
 
-def compare(session: Session, ids: Sequence[int], base: int | None = None) -> Comparison:
+def compare(session: Session, ids: Sequence[int], base: int | None = None, scratch: Path | None = None) -> Comparison:
     """Evaluations side by side, their differences to evaluation `base`, or to the first.
 
     Raises NotFound; Conflict for one that has not succeeded; BadInput for those that answered other questions.
@@ -148,13 +150,13 @@ def compare(session: Session, ids: Sequence[int], base: int | None = None) -> Co
     compared = [get(session, each) for each in ids]
     if base is not None and base not in ids:
         raise Invalid(_("base: evaluation {id} is not among those compared.").format(id=base))
-    comparison = side_by_side(compared, 0 if base is None else ids.index(base)).comparison()
+    comparison = side_by_side(compared, 0 if base is None else ids.index(base), scratch).comparison()
     return comparison.with_controls([report_of(each) for each in compared])
 
 
-def side_by_side(evaluations: Sequence[Evaluation], base: int) -> Compared:
+def side_by_side(evaluations: Sequence[Evaluation], base: int, scratch: Path | None = None) -> Compared:
     """What is needed to compare them with the one at `base`. Raises Conflict for one that has not succeeded."""
-    paths = tuple((each.name, predictions_path(each)) for each in evaluations)
+    paths = tuple((each.name, predictions_path(each, scratch)) for each in evaluations)
     report = report_of(evaluations[base]) if evaluations else None
     return Compared(paths, base, report.figures if report else {})
 
@@ -164,8 +166,8 @@ def report_of(evaluation: Evaluation) -> Report | None:
     return None if evaluation.metrics is None else validated(Report, evaluation.metrics)
 
 
-def predictions_path(evaluation: Evaluation) -> Path:
-    """Where its answers lie. Raises Conflict before there are any."""
+def predictions_path(evaluation: Evaluation, scratch: Path | None = None) -> Path:
+    """Where its answers lie on this host; those in a store are copied to `scratch` first. Raises Conflict before there are any."""
     if evaluation.directory is None:
         raise Conflict(_("Evaluation {id} has no predictions yet.").format(id=evaluation.id))
-    return Path(evaluation.directory) / PREDICTIONS
+    return artifacts.fetch(artifacts.join(evaluation.directory, PREDICTIONS), scratch)

@@ -6,7 +6,7 @@ from datetime import timedelta
 from sqlmodel import Session, col, delete, func, select
 
 from app import db
-from app.models import Event
+from app.models import Event, Job, StageRun
 
 KEPT = timedelta(hours=6)
 """How long a browser may be away and still be told all it missed; after that it reads the page anew."""
@@ -32,3 +32,10 @@ def prune(session: Session, keep: timedelta = KEPT) -> int:
     """Forget events older than `keep`; how many. The newest stays, so that `latest` never goes back."""
     old = (col(Event.at) < db.now(session) - keep, col(Event.id) < latest(session))
     return session.exec(delete(Event).where(*old)).rowcount
+
+
+def note(session: Session, job_id: int, attempt: int, level: str, text: str) -> None:
+    """A word of the manager's own about a job, as `panollava.events.Note` is the trainer's."""
+    job = session.get_one(Job, job_id)
+    stage = session.get_one(StageRun, job.stage_id).stage if job.stage_id else None
+    db.emit(session, "note", {"job_id": job_id, "attempt": attempt, "stage": stage, "level": level, "text": text}, run_id=job.run_id)

@@ -23,11 +23,13 @@ BETWEEN = {JobStatus.succeeded: JobStatus.running, JobStatus.stopped: JobStatus.
 def finish(
     session: Session, job_id: int, attempt: int, status: JobStatus, *,
     actor: str, reason: str, detail: str | None = None, best: str | None = None, exit_code: int | None = None,
+    files: Path | None = None,
 ) -> bool:  # fmt: skip
     """The attempt has ended as `status`: succeeded, failed, stopped or lost. False if it was fenced off; then nothing is written.
 
     `best` is the best checkpoint of a stage, relative to the attempt's directory. Put the rest of the attempt's files into the database
-    before this. A success that left no result behind is a failure, and says so. The caller commits, then rings.
+    before this; `files` is where they lie on this host, if not where the row says. A success that left no result behind is a failure, and
+    says so. The caller commits, then rings.
     """
     job = session.get_one(Job, job_id, populate_existing=True, with_for_update=True)
     if job.attempt != attempt or job.status not in ACTIVE:
@@ -41,7 +43,7 @@ def finish(
     follow: Callable[[], None] | None = None
     if status is JobStatus.succeeded:
         try:
-            follow = _prepare(session, job, ended, best, actor)
+            follow = _prepare(session, job, ended, best, files or Path(ended.directory), actor)
         except BadInput as error:
             status, reason, detail = JobStatus.failed, "no_result", str(error)
     if status not in MOVES[job.status]:
@@ -52,11 +54,11 @@ def finish(
     return True
 
 
-def _prepare(session: Session, job: Job, ended: Attempt, best: str | None, actor: str) -> Callable[[], None]:
+def _prepare(session: Session, job: Job, ended: Attempt, best: str | None, files: Path, actor: str) -> Callable[[], None]:
     """What a success leads to, once it is written. Raises BadInput when its result is missing or torn."""
     if job.kind is JobKind.train:
         return partial(runs.finish_stage, session, job, checkpoints.best(session, job, ended, best), actor)
-    directory = Path(ended.directory)
     if job.kind is JobKind.export:
-        return partial(exports.finish, session, job, exports.made(session, job, directory))
-    return partial(evaluations.finish, session, job, evaluations.read_metrics(directory), directory)
+        exports.check_made(session, job, files)
+        return partial(exports.finish, session, job, ended.directory)
+    return partial(evaluations.finish, session, job, evaluations.read_metrics(files), ended.directory)

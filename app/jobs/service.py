@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlmodel import Session, col, select, update
 
-from app import db
+from app import artifacts, db
 from app.checkpoints import service as checkpoints
 from app.errors import Conflict, NotFound
 from app.i18n import _
@@ -53,11 +53,12 @@ def _best_queued(session: Session, devices: int) -> Job | None:
 
 def _begin(session: Session, job: Job, worker: Worker) -> Attempt:
     resumed = session.exec(select(Checkpoint.step).where(Checkpoint.path == job.resume_from)).first() or 0
-    directory = Path(job.directory, f"attempt-{job.attempt}")
-    directory.mkdir(parents=True, exist_ok=True)  # it exists if an earlier claim of this number did not get as far as its commit
+    directory = artifacts.join(job.directory, f"attempt-{job.attempt}")
+    if not artifacts.is_remote(directory):  # of one in a store the worker makes its own
+        Path(directory).mkdir(parents=True, exist_ok=True)  # it exists if an earlier claim of this number did not get as far as its commit
     attempt = Attempt(
         job_id=job.id, number=job.attempt, worker_id=worker.id, boot_id=worker.boot_id, devices=worker.devices,
-        directory=str(directory), resumed_step=resumed, started_at=db.now(session),
+        directory=directory, resumed_step=resumed, started_at=db.now(session),
     )  # fmt: skip
     session.add(attempt)
     session.flush()
@@ -116,7 +117,7 @@ def lose(session: Session, job: Job, actor: str, reason: str = "worker_lost", de
 
 
 def _has_saved(session: Session, attempt: Attempt) -> bool:
-    newer = (Checkpoint.job_id == attempt.job_id, Checkpoint.attempt == attempt.number, Checkpoint.step > attempt.resumed_step)
+    newer = (Checkpoint.job_id == attempt.job_id, Checkpoint.attempt == attempt.number, Checkpoint.step > attempt.resumed_step, checkpoints.STORED)
     return session.exec(select(Checkpoint.id).where(*newer).limit(1)).first() is not None
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from sqlmodel import Session, col, or_, select
 
+from app import artifacts
+from app.artifacts import Away
 from app.checkpoints import service as checkpoints
 from app.errors import AppError
 from app.formats import number
@@ -117,8 +119,13 @@ def offers(session: Session, config: RunConfig | None, settings: Settings, chose
     wanted = _wanted(config, settings) if config else None
     first = config.stage[0] if config else None
     by_run: dict[str, list[Offer]] = {}
+    away = ""  # a store that does not answer is asked once, not for every checkpoint
     for checkpoint, row, run in sorted(found, key=_order):
-        offer = Offer(checkpoint.path, _label(checkpoint, row.stage), _why_not(checkpoint, row.stage, first, wanted))
+        try:
+            why_not = away or _why_not(checkpoint, row.stage, first, wanted)
+        except Away as error:
+            why_not = away = str(error)
+        offer = Offer(checkpoint.path, _label(checkpoint, row.stage), why_not)
         by_run.setdefault(_("Run {id} · {name}").format(id=run.id, name=run.name), []).append(offer)
     return by_run
 
@@ -145,21 +152,24 @@ def _wanted(config: RunConfig, settings: Settings) -> Architecture | None:
 
 
 def _why_not(checkpoint: Checkpoint, stage: Stage, first: Stage | None, wanted: Architecture | None) -> str:
-    path = Path(checkpoint.path)
+    """Empty when it can start it. Raises Away."""
+    path = checkpoint.path
     if first and stage.number > first.number:
         return _("of a later stage than {stage}").format(stage=first)
-    if not path.is_file():
+    if artifacts.is_remote(path) and checkpoint.stored_at is None:
+        return _("it is not in the store yet")
+    if not artifacts.is_remote(path) and not Path(path).is_file():
         return _("its file is gone")
     try:
         theirs = _architecture(path, checkpoint.sha256)
         if wanted:
-            rundir.check_same_architecture(path, stage, theirs, wanted)
+            rundir.check_same_architecture(Path(path), stage, theirs, wanted)
     except BadInput as error:
         return str(error).removeprefix(f"{path}: ").removeprefix("made with another architecture: ")
     return ""
 
 
 @lru_cache(256)
-def _architecture(path: Path, sha256: str) -> Architecture:
-    """Read once for each content, which is what the checksum stands for. Raises BadInput."""
-    return rundir.read_note(path).architecture
+def _architecture(path: str, sha256: str) -> Architecture:
+    """Read once for each content, which is what the checksum stands for. Raises BadInput and Away."""
+    return artifacts.read_note(path).architecture

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from sqlmodel import Session, col, select
 
-from app import db
+from app import artifacts, db
 from app.i18n import _
 from app.jobs import service as jobs
 from app.models import Checkpoint, Job, JobKind, Run, StageChange, StageMark, StageRun
@@ -34,9 +34,9 @@ def enqueue(session: Session, run: Run, stage: StageRun, actor: str, reason: str
         jobs.begin_again(session, job, actor, reason)
         _mark_heirs(session, stage, actor)
         return job
-    directory = rundir.stage_dir(run.directory, run.name, stage.stage)
+    directory = artifacts.join(run.directory, str(rundir.stage_dir("", run.name, stage.stage)))
     job = Job(
-        kind=JobKind.train, run_id=run.id, stage_id=stage.id, devices=run.config["devices"], priority=run.priority, directory=str(directory),
+        kind=JobKind.train, run_id=run.id, stage_id=stage.id, devices=run.config["devices"], priority=run.priority, directory=directory,
         max_attempts=RunConfig.model_construct(**run.config).max_attempts,
     )  # fmt: skip
     return jobs.enqueue(session, job, actor, reason)

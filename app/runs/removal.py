@@ -2,6 +2,7 @@
 
 The files are moved into the trash inside the transaction, which takes a moment however many they are, and removed after it. Whoever is killed
 in between leaves whole directories in the trash, and `sweep` decides by the rows: back they go if the run is still there, else they are gone.
+Objects of a store have no trash: they are removed after the transaction, and who is killed then leaves them there.
 """
 
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from sqlmodel import Session, col, delete, func, or_, select
 
+from app import artifacts
 from app.errors import Conflict
 from app.i18n import _
 from app.models import Checkpoint, Evaluation, Export, Job, Run, StageRun
@@ -36,12 +38,12 @@ class Contents:
     """Runs that started from its checkpoints."""
 
 
-def contents(session: Session, run: Run, artifacts: Path) -> Contents:
+def contents(session: Session, run: Run, place: Path | str) -> Contents:
     """Looks at every file."""
     checkpoints, evaluations, exports = (
         session.exec(select(func.count()).select_from(table).where(col(table.run_id) == run.id)).one() for table in (Checkpoint, Evaluation, Export)
     )
-    return Contents(checkpoints, evaluations, exports, sum(map(_size, _directories(session, run, artifacts))), heirs(session, run))
+    return Contents(checkpoints, evaluations, exports, sum(map(_size, _directories(session, run, place))), heirs(session, run))
 
 
 def heirs(session: Session, run: Run) -> Sequence[Run]:
@@ -52,7 +54,7 @@ def heirs(session: Session, run: Run) -> Sequence[Run]:
     return session.exec(query.order_by(col(Run.id))).all()
 
 
-def delete_run(session: Session, run: Run, artifacts: Path, *, force: bool = False) -> list[Path]:
+def delete_run(session: Session, run: Run, place: Path | str, *, force: bool = False) -> list[str]:
     """Remove its rows, and move its files into the trash; call `empty` with what comes back once this is committed.
 
     Raises Conflict while something of it waits or is at work, and without `force` for one from whose checkpoints other runs started.
@@ -62,47 +64,62 @@ def delete_run(session: Session, run: Run, artifacts: Path, *, force: bool = Fal
     if not force and (others := heirs(session, run)):
         text = _("Run {id} gave the weights at the start of {runs}; their own checkpoints stay, but they could not begin again. Force it to delete.")
         raise Conflict(text.format(id=run.id, runs=", ".join(_("run {id}").format(id=each.id) for each in others)))
-    directories = _directories(session, run, artifacts)
+    directories = _directories(session, run, place)
     session.exec(delete(Run).where(col(Run.id) == run.id))
     session.expunge(run)
     return [discard(each) for each in directories]
 
 
-def _directories(session: Session, run: Run, artifacts: Path) -> list[Path]:
+def _directories(session: Session, run: Run, place: Path | str) -> list[str]:
     """Of the run and of its evaluations, as far as they are there and ours: what was made elsewhere is not removed."""
     evaluated = session.exec(select(Job.directory).where(Job.run_id == run.id, col(Job.evaluation_id).is_not(None)))
-    named = map(Path, [run.directory, *sorted(set(evaluated))])
-    return [path for path in named if path != artifacts and path.is_relative_to(artifacts) and path.is_dir()]
+    return [name for name in (run.directory, *sorted(set(evaluated))) if _is_ours(name, place)]
 
 
-def _size(directory: Path) -> int:
+def _is_ours(name: str, place: Path | str) -> bool:
+    if artifacts.is_remote(name):
+        return name != str(place) and artifacts.is_below(name, place)
+    path = Path(name)
+    return isinstance(place, Path) and path != place and path.is_relative_to(place) and path.is_dir()
+
+
+def _size(directory: str) -> int:
     """Files with several names are counted once."""
-    found = {(stat.st_dev, stat.st_ino): stat.st_size for path in directory.rglob("*") if (stat := path.lstat()) and not path.is_dir()}
+    if artifacts.is_remote(directory):
+        return artifacts.size_below(directory)
+    found = {(stat.st_dev, stat.st_ino): stat.st_size for path in Path(directory).rglob("*") if (stat := path.lstat()) and not path.is_dir()}
     return sum(found.values())
 
 
 # Files
 
 
-def discard(directory: Path) -> Path:
-    """Move it into the trash beside it, at once and whole. The name there tells since when."""
-    trash = directory.parent / TRASH
+def discard(directory: str) -> str:
+    """Move it into the trash beside it, at once and whole; what lies in a store stays. The name there tells since when."""
+    if artifacts.is_remote(directory):
+        return directory
+    path = Path(directory)
+    trash = path.parent / TRASH
     trash.mkdir(exist_ok=True)
-    return directory.rename(trash / f"{directory.name}~{int(time.time())}~{uuid.uuid4().hex[:8]}")
+    return str(path.rename(trash / f"{path.name}~{int(time.time())}~{uuid.uuid4().hex[:8]}"))
 
 
-def empty(discarded: Iterable[Path]) -> None:
-    """Remove what lies in the trash; what somebody else has removed meanwhile is gone."""
-    for path in discarded:
-        if path.exists():
-            shutil.rmtree(path)
+def empty(discarded: Iterable[str]) -> None:
+    """Remove what was discarded; what somebody else has removed meanwhile is gone."""
+    for name in discarded:
+        if artifacts.is_remote(name):
+            artifacts.delete_below(name)
+        elif Path(name).exists():
+            shutil.rmtree(name)
 
 
-def sweep(session: Session, artifacts: Path) -> list[Path]:
+def sweep(session: Session, place: Path | str) -> list[str]:
     """Settle what a process that was killed has left in the trash: put back what still has rows, and tell what can be emptied."""
+    if not isinstance(place, Path):
+        return []
     named = set(session.exec(select(Run.directory))) | set(session.exec(select(Job.directory)))
     gone = []
-    for path in sorted([*artifacts.glob(f"{TRASH}/*~*~*"), *artifacts.glob(f"*/{TRASH}/*~*~*")]):
+    for path in sorted([*place.glob(f"{TRASH}/*~*~*"), *place.glob(f"*/{TRASH}/*~*~*")]):
         name, since, _key = path.name.rsplit("~", 2)
         home = path.parent.parent / name
         if time.time() - int(since) < SETTLED_SECONDS:
@@ -110,5 +127,5 @@ def sweep(session: Session, artifacts: Path) -> list[Path]:
         if str(home) in named and not home.exists():
             path.rename(home)
         else:
-            gone.append(path)
+            gone.append(str(path))
     return gone

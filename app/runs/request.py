@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from app import artifacts
 from app.errors import AppError, Invalid
 from app.i18n import _
-from app.paths import allowed, check_located, check_remote
+from app.paths import allowed, allowed_artifact, check_located, check_remote
 from app.settings import Settings
 from panollava.architecture import is_directory
 from panollava.config import CONFIG_FILE, RunConfig, from_file, merge, parse
@@ -16,7 +17,7 @@ from panollava.errors import BadInput
 from panollava.presets import PRESETS
 from panollava.refusals import MODELS, Examination, Refusal
 
-PATHS = ("data_dir", "image_root", "init_from")
+PATHS = {"data_dir": allowed, "image_root": allowed, "init_from": allowed_artifact}
 OURS = ("output_dir", "log_dir", "cache_dir", "cache_gb")
 """Set by the manager for every run, so no choice of anybody's."""
 
@@ -87,7 +88,7 @@ def examine(config: RunConfig, settings: Settings) -> Examined:
             opened[field] = tuple(str(allowed(settings, field, str(csv))) for csv in csvs)
     with at("allow_remote"):
         check_remote(settings, config.allow_remote)
-    seen = Examination(config.model_copy(update=opened), closed={field for field, _error in closed}, may_fetch=True)
+    seen = Examination(config.model_copy(update=opened), closed={field for field, _error in closed}, may_fetch=True, read_note=artifacts.read_note)
     derived = {field: "data_dir" for field in ("csv_train", "csv_val") if config.data_dir and not getattr(config, field)}
     for table in seen.tables:
         with at(derived.get(table.field, table.field)):
@@ -96,7 +97,7 @@ def examine(config: RunConfig, settings: Settings) -> Examined:
 
 
 def _path(settings: Settings, field: str, value: str | None) -> str | None:
-    return value and str(allowed(settings, field, value))
+    return value and str(PATHS[field](settings, field, value))
 
 
 def model(settings: Settings, field: str, value: str) -> str:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from sqlmodel import Session, col, select
 
-from app import db
+from app import artifacts, db
 from app.checkpoints import service as checkpoints
 from app.errors import Conflict, NotFound
 from app.i18n import _
 from app.jobs import service as jobs
 from app.models import ACTIVE, ENDED, Checkpoint, Job, JobStatus, Run, StageMark, StageRun
-from app.paths import free_directory, shared_cache
+from app.paths import shared_cache
 from app.requests import digest, requested
 from app.runs import chain, lineage
 from app.runs.request import resolve
@@ -78,7 +78,7 @@ def create(
     )
     session.add(run)
     session.flush()
-    run.directory = str(free_directory(settings.artifacts / f"run-{run.id}"))
+    run.directory = artifacts.free(artifacts.join(settings.artifacts, f"run-{run.id}"))
     run.config = resolved.model_copy(update={"output_dir": run.directory, "log_dir": ""} | shared_cache(settings)).model_dump(mode="json")
     rows = [StageRun(run_id=run.id, stage=stage, position=position) for position, stage in enumerate(config.stage)]
     rows[0].init_checkpoint = resolved.init_from

@@ -95,9 +95,9 @@ class _Evaluation:
             self.events.write(Note(level="warning", text=f"left out: {bad}"))
 
     def _settings(self) -> dict[str, Any]:
-        """What the answers depend on. How many are given at once and where they go changes none of them."""
+        """What the answers depend on. How many are given at once, where they go and where the checkpoint lies changes none of them."""
         checkpoint, csv = Path(self.config.checkpoint), Path(self.config.csv)
-        asked = self.config.model_dump(mode="json", exclude={"batch_size", "output_dir", "resume", "cache", "cache_dir", "cache_gb"})
+        asked = self.config.model_dump(mode="json", exclude={"batch_size", "checkpoint", "output_dir", "resume", "cache", "cache_dir", "cache_gb"})
         return {"config": asked, "checkpoint_sha256": rundir.sha256(checkpoint), "csv_sha256": rundir.sha256(csv)}
 
     def _metrics(self, answerer: Answerer, settings: dict[str, Any], data: Fingerprint) -> dict[str, Any]:

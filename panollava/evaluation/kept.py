@@ -12,12 +12,9 @@ from panollava import rundir
 from panollava.errors import BadInput
 from panollava.metrics.captions import Condition, Prediction
 from panollava.metrics.records import read_lines
-from panollava.metrics.report import GROWING_FILE, METRICS_FILE, PREDICTIONS_FILE
+from panollava.metrics.report import GROWING_FILE, METRICS_FILE, PREDICTIONS_FILE, SETTINGS_FILE
 
 log = logging.getLogger("panollava")
-
-SETTINGS_FILE = "evaluation.json"
-"""What an evaluation's answers depend on; only answers that depend on the same are kept."""
 
 DATA = "data_sha256"
 """The setting that says of which table and which images; older evaluations know only the table."""

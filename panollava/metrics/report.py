@@ -17,6 +17,8 @@ PREDICTIONS_FILE = "predictions.jsonl"
 GROWING_FILE = PREDICTIONS_FILE + ".part"
 """Where answers are until all are given."""
 METRICS_FILE = "metrics.json"
+SETTINGS_FILE = "evaluation.json"
+"""What an evaluation's answers depend on; only answers that depend on the same are kept."""
 
 
 class Scores(BaseModel):

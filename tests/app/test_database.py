@@ -5,6 +5,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import select
 
@@ -91,3 +92,20 @@ def test_who_holds_a_lock_passes_alone(house):
         passed.append("first")
     thread.join()
     assert passed == ["first", "second"]
+
+
+@pytest.mark.postgres
+def test_both_ends_of_a_connection_give_each_other_up_within_20_seconds_unless_the_url_says_otherwise(postgres_url):
+    def connected(url):
+        engine = db.engine(url)
+        with engine.connect() as connection:
+            ours = connection.connection.driver_connection.info.get_parameters()
+            theirs = connection.execute(text("SELECT name, source FROM pg_settings WHERE name LIKE 'tcp%' ORDER BY name")).all()
+        engine.dispose()
+        return {name: int(ours[name]) for name in db.CUT_OFF}, theirs
+
+    names = ["tcp_keepalives_count", "tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_user_timeout"]
+    assert connected(postgres_url) == (db.CUT_OFF, [(name, "session") for name in names])
+    mark = "&" if "?" in postgres_url else "?"
+    ours, _theirs = connected(f"{postgres_url}{mark}keepalives_idle=60&connect_timeout=9")
+    assert ours == db.CUT_OFF | {"keepalives_idle": 60, "connect_timeout": 9}

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from sqlmodel import select
 
+from app import db
 from app.checkpoints import exports
 from app.checkpoints import service as checkpoints
 from app.errors import Conflict, Invalid, NotFound
@@ -130,6 +131,34 @@ def test_an_export_of_a_file_that_was_written_over_meanwhile_is_not_taken_for_th
     end(session, job, attempt)
     assert (job.status, export.directory) == ("failed", None)
     assert "was written over after this export was asked for" in job.detail
+
+
+def test_in_a_store_the_row_says_whether_the_file_was_written_over(house, session, saved):
+    saved["best.ckpt"].sqlmodel_update({"path": "s3://bucket/run-1/best.ckpt", "stored_at": db.now(session)})
+    session.delete(saved["epoch.ckpt"])
+    session.flush()
+    export = exports.export(session, saved["best.ckpt"], "ann")
+    job, attempt = house.claim(session)
+    saved["best.ckpt"].sha256 = "0" * 64
+    session.flush()
+    end(session, job, attempt)
+    assert (job.status, export.directory) == ("failed", None)
+    assert "was written over after this export was asked for" in job.detail
+
+
+def test_in_a_store_an_export_is_of_a_name_that_is_there_and_stays(house, session, saved):
+    first, second = saved["epoch.ckpt"], saved["best.ckpt"]
+    for each in (first, second):
+        each.path = f"s3://bucket/run-1/{Path(each.path).name}"
+    session.flush()
+    with pytest.raises(BadInput, match=r"best\.ckpt: not in the store yet"):
+        exports.export(session, second, "ann")
+    second.stored_at = db.now(session)
+    assert exports.export(session, second, "ann").path == second.path
+    first.stored_at = db.now(session)
+    assert exports.export(session, second, "ann").path == first.path
+    first.removed_at = db.now(session)
+    assert exports.export(session, second, "ann").path == second.path
 
 
 def test_an_export_survives_that_its_checkpoint_makes_room_for_newer_ones(house, session, saved):

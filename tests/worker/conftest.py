@@ -29,6 +29,7 @@ from panollava.config import EvaluateConfig, RunConfig
 from panollava.events import EVENTS_FILE, Metric
 from tests.tables import write_table
 from worker import roster
+from worker import scratch as scratch_of_host
 from worker.follow import Claimed, Sessions, take_in
 from worker.process import OUTPUT_FILE, Identity, Patience
 from worker.work import Work
@@ -60,10 +61,10 @@ def empty_database(tmp_path_factory):
 
 
 @contextmanager
-def built(home: Path, empty_database: Path) -> Iterator["House"]:
+def built(home: Path, empty_database: Path, **more: Any) -> Iterator["House"]:
     shutil.copy(empty_database, home / "panollava.db")
     write_table(home, "train")
-    house = House(Settings(home=home, roots=[home]))
+    house = House(Settings(home=home, roots=[home], **more))
     yield house
     house.close()
 
@@ -79,11 +80,13 @@ def dead_worker(house):
     """A claimed job with a live trainer that nobody follows, as kill -9 of its worker leaves it; `boot_id` is that of its machine."""
 
     def begin(
-        script: str, steps: int = 1000, devices: Sequence[str] = ("cpu",), lease_seconds: float = 3600, max_attempts: int = 3, **row: Any
-    ) -> int:
+        script: str, steps: int = 1000, devices: Sequence[str] = ("cpu",), lease_seconds: float = 3600, max_attempts: int = 3,
+        scratch: Path | None = None, **row: Any,
+    ) -> int:  # fmt: skip
         job_id = house.submit(script, steps=steps, devices=len(devices), max_attempts=max_attempts)
-        work = house.work("dead", devices=devices, lease_seconds=lease_seconds)
+        work = house.work("dead", devices=devices, scratch=scratch, lease_seconds=lease_seconds)
         claimed = work._claim()
+        scratch_of_host.begin(claimed)
         child = work._start(claimed)
         work._introduce(claimed, child)
         threading.Thread(target=child._process.wait, daemon=True).start()  # init would reap it
@@ -123,10 +126,10 @@ class House:
             run = runs.create(session, config, self.settings, actor="test")
             return session.exec(select(Job.id).where(Job.run_id == run.id)).one()
 
-    def evaluate(self, checkpoint: str) -> int:
+    def evaluate(self, checkpoint: str, devices: int = 1) -> int:
         config = EvaluateConfig(checkpoint=checkpoint, csv=str(self.settings.home / "train.csv"))
         with self.sessions.writing.begin() as session:
-            evaluation = evaluations.create(session, config, self.settings, actor="test")
+            evaluation = evaluations.create(session, config, self.settings, actor="test", devices=devices)
             return session.exec(select(Job.id).where(Job.evaluation_id == evaluation.id)).one()
 
     def do(self, verb: Callable[..., Any], job_id: int, *args: Any) -> Any:
@@ -139,16 +142,18 @@ class House:
 
     # workers
 
-    def work(self, name: str = "one", patience: Patience = PATIENT, devices: Sequence[str] = ("cpu",), **more: Any) -> Work:
+    def work(
+        self, name: str = "one", patience: Patience = PATIENT, devices: Sequence[str] = ("cpu",), scratch: Path | None = None, **more: Any
+    ) -> Work:  # fmt: skip
         """A worker's hands in this process."""
-        member = roster.join(self.sessions.writing, name, devices)
+        member = roster.join(self.sessions.writing, name, devices, scratch=scratch)
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         return Work(self.sessions, member, NOBODY, environment, FAKE_TRAINER, patience, **more)
 
-    def worker(self, broker_url: str, name: str = "one", **more: str) -> subprocess.Popen:
+    def worker(self, broker_url: str, name: str = "one", devices: str = "cpu", **more: str) -> subprocess.Popen:
         """A real worker: its own process, a real Celery."""
         mine = {"PANOLLAVA_HOME": str(self.settings.home), "PANOLLAVA_BROKER_URL": broker_url} | more
-        command = [sys.executable, "-m", "tests.worker.run_worker", "--name", name, "--devices", "cpu"]
+        command = [sys.executable, "-m", "tests.worker.run_worker", "--name", name, "--devices", devices]
         with (self.settings.home / f"worker-{name}.log").open("ab") as log:
             process = subprocess.Popen(command, cwd=ROOT, env=os.environ | mine, stdout=log, stderr=log)
         self.processes.append(process)

@@ -3,6 +3,7 @@
 The run's name is the script: a row of SCRIPTS, so that one worker can be given trainers that behave differently.
     python -m tests.worker.fake_trainer train --config job.json --stage resampler --stage-dir DIR [--init-from F] [--resume F]
     python -m tests.worker.fake_trainer evaluate --config job.json --output-dir DIR
+    python -m tests.worker.fake_trainer export CHECKPOINT DIR --job-dir DIR
 """
 
 import argparse
@@ -117,6 +118,18 @@ class Fake:
         self.say(StageEvent(name="evaluate", status="succeeded"))
         return 0
 
+    def export(self, checkpoint: Path, model: Path) -> int:
+        """Files in two levels, one of them big, in a directory that is there when all of them are."""
+        rundir.verify(checkpoint)
+        part = model.with_name(f"{model.name}.part")
+        (part / "assets").mkdir(parents=True)
+        (part / "model.safetensors").write_bytes(checkpoint.read_bytes() * 10_000)
+        for name in ("config.json", "tokenizer.json", "assets/card.txt"):
+            (part / name).write_text(json.dumps({"name": name}))
+        part.replace(model)
+        self.say(StageEvent(name="export", status="succeeded"))
+        return 0
+
     def bad_input(self) -> int:
         message = "train.csv: row 2: there is no column annotation."
         print(message, file=sys.stderr)
@@ -155,12 +168,17 @@ ARCHITECTURE = rundir.Architecture(
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("verb", choices=["train", "evaluate"])
-    for flag in ("--config", "--stage", "--stage-dir", "--output-dir", "--init-from", "--resume", "--log-dir"):
+    parser.add_argument("verb", choices=["train", "evaluate", "export"])
+    parser.add_argument("paths", nargs="*", type=Path)
+    for flag in ("--config", "--stage", "--stage-dir", "--output-dir", "--init-from", "--resume", "--log-dir", "--job-dir"):
         parser.add_argument(flag)
     parser.add_argument("--fall-back", action="store_true")
     given = parser.parse_args()
+    if given.verb == "export":
+        return Fake(SCRIPTS["steady"], Path(given.job_dir), "export", 0).export(*given.paths)
     config = json.loads(Path(given.config).read_text())
+    if start := config.get("checkpoint") or given.init_from:
+        rundir.verify(Path(start))
     if given.verb == "evaluate":
         return Fake(SCRIPTS["steady"], Path(given.output_dir), "evaluate", 0).evaluate()
     steps = config["stages"][given.stage]["max_steps"] or DEFAULT_STEPS

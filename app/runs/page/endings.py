@@ -27,6 +27,8 @@ WORDS = {
     "signal": _("The trainer was killed from outside"),
     "abandoned": _("Its worker was gone for too long, so it saved and left"),
     "infrastructure": _("Its worker could not go on"),
+    "missing_file": _("The store has not got what it needs"),
+    "not_stored": _("It was stopped while the store did not answer"),
     "killed": _("It was stopped"),
     "stopped": _("It was stopped"),
     "stop_requested": _("It was stopped while it waited"),
@@ -42,6 +44,8 @@ HINTS = {
     ),
     "no_result": _("The trainer said that it had succeeded, but its best checkpoint is missing or torn: look at the disk."),
     "signal": _("Most often the machine itself ran out of memory: use fewer num_workers or a smaller batch_size."),
+    "missing_file": _("Start it from another checkpoint: duplicate the run."),
+    "not_stored": _("The host that is named uploads the rest when the store answers again; a resume after that goes on from there."),
     "abandoned": _("Look why no worker with its devices was started again on its machine. Resuming starts to count anew."),
     "infrastructure": _("This is not the run's own fault: a full disk or a defect of ours. Resume when it is mended."),
 }

@@ -191,7 +191,7 @@ class RunView:
         path = state.row.init_checkpoint
         if path is None:
             return track.weights(self.row.config) if state.row.position == 0 else None
-        row = checkpoints.at(self.session, Path(path))
+        row = checkpoints.at(self.session, path)
         if row is None:
             return Start(Path(path).name)
         return Start(f"{self.session.get_one(StageRun, row.stage_id).stage}@{row.step}", f"/checkpoints/{row.id}")

@@ -1,0 +1,87 @@
+"""Rows of checkpoints on their way to the object store and from it: what still waits, what has arrived, what may go. Asks no store."""
+
+from collections.abc import Sequence
+
+from sqlmodel import Session, col, select, update
+
+from app import db
+from app.checkpoints import kept
+from app.checkpoints import service as checkpoints
+from app.checkpoints.lists import SECOND_NAMES
+from app.models import ACTIVE, Checkpoint, Job, JobStatus
+
+
+def waiting(session: Session, job_id: int, attempt: int) -> Sequence[Checkpoint]:
+    """Checkpoints of an attempt that the store has not got, the furthest first; a second name after the file's first, whose copy it can be."""
+    mine = (Checkpoint.job_id == job_id, Checkpoint.attempt == attempt, col(Checkpoint.stored_at).is_(None), col(Checkpoint.removed_at).is_(None))
+    order = (col(Checkpoint.step).desc(), col(Checkpoint.kind).in_(SECOND_NAMES), col(Checkpoint.id))
+    return session.exec(select(Checkpoint).where(*mine).order_by(*order)).all()
+
+
+def twin(session: Session, checkpoint: Checkpoint) -> str | None:
+    """Where the store has the same bytes under the first name of a file of this job."""
+    same = (Checkpoint.job_id == checkpoint.job_id, Checkpoint.sha256 == checkpoint.sha256, Checkpoint.id != checkpoint.id)
+    first = (col(Checkpoint.kind).not_in(SECOND_NAMES), col(Checkpoint.stored_at).is_not(None))
+    return session.exec(select(Checkpoint.path).where(*same, *first).limit(1)).first()
+
+
+def mark(session: Session, checkpoint: Checkpoint) -> bool:
+    """The store has it now. False when the row is gone, speaks of other contents by now, or is of an attempt that is over for a newer one."""
+    unchanged = (col(Checkpoint.id) == checkpoint.id, col(Checkpoint.sha256) == checkpoint.sha256)
+    newest = select(Job.id).where(Job.id == Checkpoint.job_id, Job.attempt == Checkpoint.attempt).exists()
+    return session.exec(update(Checkpoint).where(*unchanged, newest).values(stored_at=db.now(session))).rowcount == 1
+
+
+def miss(session: Session, checkpoint: Checkpoint) -> None:
+    """The store has it no more, or not these contents."""
+    unchanged = (col(Checkpoint.id) == checkpoint.id, col(Checkpoint.sha256) == checkpoint.sha256)
+    session.exec(update(Checkpoint).where(*unchanged).values(stored_at=None))
+
+
+def superseded(session: Session, job_id: int, attempt: int) -> Sequence[Checkpoint]:
+    """Checkpoints that the trainer has removed, once the store has a later one to go on from."""
+    mine = (Checkpoint.job_id == job_id, Checkpoint.attempt == attempt)
+    rows = session.exec(select(Checkpoint).where(*mine, col(Checkpoint.removed_at).is_not(None))).all()
+    usable = (col(Checkpoint.kind).in_(checkpoints.CONTINUED), col(Checkpoint.stored_at).is_not(None), col(Checkpoint.removed_at).is_(None))
+    furthest = session.exec(select(Checkpoint.step).where(*mine, *usable).order_by(col(Checkpoint.step).desc()).limit(1)).first()
+    return [row for row in rows if furthest is not None and row.step < furthest]
+
+
+def drop(session: Session, checkpoint: Checkpoint) -> None:
+    """The store has let it go."""
+    if row := session.get(Checkpoint, checkpoint.id):
+        session.delete(row)
+
+
+def to_resume(session: Session, path: str) -> list[Checkpoint]:
+    """What a trainer needs that goes on from a checkpoint: that one first, then the best of its attempt, all under every name they have."""
+    if (resumed := checkpoints.at(session, path)) is None:
+        return []
+    mine = (Checkpoint.job_id == resumed.job_id, Checkpoint.attempt == resumed.attempt)
+    best = session.exec(select(Checkpoint).where(*mine, Checkpoint.kind == "best")).all()
+    files = kept.names_of(session, [resumed, *best])
+    names = [name for names in files.values() for name in names if name.attempt == resumed.attempt and name.stored_at]
+    return [resumed, *(name for name in names if name.id != resumed.id)]
+
+
+def is_coming(session: Session, checkpoint: Checkpoint) -> bool:
+    """Whether somebody still works on the attempt that wrote it, and so on its upload."""
+    job = session.get_one(Job, checkpoint.job_id)
+    return job.attempt == checkpoint.attempt and job.status in ACTIVE
+
+
+def choose_anew(session: Session, job_id: int, attempt: int, status: Sequence[JobStatus]) -> str | None:
+    """Where an attempt goes on, looked at again; while the job is in one of these states."""
+    checkpoint = checkpoints.last_good(session, session.get_one(Job, job_id))
+    path = checkpoint.path if checkpoint else None
+    mine = (col(Job.id) == job_id, col(Job.attempt) == attempt, col(Job.status).in_(status))
+    session.exec(update(Job).where(*mine).values(resume_from=path))
+    return path
+
+
+def left_behind(session: Session) -> Sequence[tuple[int, int]]:
+    """Attempts (job id, number) that nobody works on and no other one has followed, with checkpoints that the store has not got."""
+    unstored = (~checkpoints.STORED, col(Checkpoint.removed_at).is_(None))
+    over = (Job.attempt == Checkpoint.attempt, col(Job.status).not_in(ACTIVE))
+    query = select(Checkpoint.job_id, Checkpoint.attempt).join(Job, col(Job.id) == Checkpoint.job_id).where(*unstored, *over).distinct()
+    return session.exec(query).all()

@@ -1,0 +1,216 @@
+"""What an attempt leaves, on its way to the object store: which checkpoints count, which go, and what follows at the end."""
+
+from datetime import timedelta
+
+import pytest
+from sqlmodel import select
+
+from app import artifacts
+from app.checkpoints import stored, view
+from app.evaluations import service as evaluations
+from app.jobs import service as jobs
+from app.models import Attempt, Checkpoint, Evaluation, Job, Worker
+from tests.worker.conftest import built
+from tests.worker.hosts import Host, Played, row
+from worker import scratch, uploads
+
+
+@pytest.fixture
+def house(tmp_path, empty_database, s3):
+    with built(tmp_path, empty_database, artifacts=s3) as house:
+        yield house
+
+
+@pytest.fixture
+def one(house):
+    return Host(house, "one")
+
+
+@pytest.fixture
+def two(house):
+    return Host(house, "two")
+
+
+@pytest.fixture
+def attempt(one):
+    return Played(one)
+
+
+def test_a_removed_checkpoint_stays_until_the_store_has_a_later_one(attempt):
+    attempt.save("step=000005.ckpt", "step", 5)
+    attempt.uploads.round()
+    attempt.save("step=000010.ckpt", "step", 10)
+    attempt.remove("step=000005.ckpt")
+    assert attempt.last_good() == 5, "the later one is not in the store yet"
+    attempt.uploads.round()
+    assert attempt.stored() == {"step=000010.ckpt": 10}
+    assert attempt.objects() == {"step=000010.ckpt", "step=000010.ckpt.json"}
+
+
+def test_a_checkpoint_removed_before_its_upload_is_forgotten(attempt):
+    attempt.save("step=000005.ckpt", "step", 5)
+    attempt.remove("step=000005.ckpt")
+    assert attempt.uploads.round() == []
+    assert attempt.objects() == set()
+
+
+def test_a_name_that_is_written_anew_counts_again_when_the_new_file_is_stored(attempt):
+    for step in (5, 10):
+        attempt.save("last.ckpt", "last", step)
+        assert "last.ckpt" not in attempt.stored()
+        attempt.uploads.round()
+        assert attempt.stored() == {"last.ckpt": step}
+    (last,) = attempt.house.checkpoints(attempt.job_id)
+    assert artifacts.holds(last.path, last.sha256)
+
+
+def test_a_file_that_was_damaged_on_the_way_is_told_and_not_stored(attempt):
+    attempt.save("step=000005.ckpt", "step", 5)
+    (attempt.claimed.directory / "checkpoints" / "step=000005.ckpt").write_bytes(b"weights of somebody else")
+    (problem,) = attempt.uploads.rest()
+    assert "step=000005.ckpt is not in the store" in problem and "damaged" in problem
+    assert attempt.stored() == {}
+    assert not (attempt.claimed.directory / scratch.STORED).exists()
+
+
+def test_an_attempt_that_was_followed_by_another_marks_nothing(attempt):
+    attempt.save("step=000005.ckpt", "step", 5)
+    with attempt.house.sessions.writing.begin() as session:
+        session.get_one(Job, attempt.job_id).attempt = 2
+    attempt.uploads.round()
+    assert attempt.stored() == {}
+
+
+def test_a_worker_that_comes_after_one_that_died_uploads_what_that_had_not(house, one, attempt):
+    attempt.save("step=000005.ckpt", "step", 5)
+    with house.sessions.writing.begin() as session:
+        session.exec(select(Worker).where(Worker.name == "one")).one().pid_started = 1.0
+    house.work("another", scratch=one.scratch).recovery.others()
+    job = house.job(attempt.job_id)
+    assert (job.status, attempt.stored()) == ("queued", {"step=000005.ckpt": 5})
+    assert job.resume_from == house.checkpoints(job.id)[0].path
+
+
+def test_a_host_that_was_started_anew_uploads_what_it_had_not_and_goes_on_from_it(house, one, attempt):
+    attempt.save("step=000005.ckpt", "step", 5)
+    house.bury("one", boot_id="before the restart")
+    with house.sessions.writing.begin() as session:
+        session.get_one(Job, attempt.job_id).heartbeat_at -= timedelta(hours=1)
+    work = house.work("another", scratch=one.scratch)
+    work.recovery.contact = timedelta(0)
+    work.recovery.others()
+    job = house.job(attempt.job_id)
+    assert (job.status, job.resume_from) == ("queued", house.checkpoints(job.id)[0].path)
+
+
+def test_a_job_whose_last_checkpoint_cannot_be_stored_is_recovered_when_the_store_is_back(house, one, attempt, s3_store):
+    attempt.save("step=000005.ckpt", "step", 5)
+    house.bury("one")
+    work = house.work("another", scratch=one.scratch)
+    s3_store.stop()
+    try:
+        work.recovery.others()
+        assert house.job(attempt.job_id).status == "starting"
+    finally:
+        s3_store.start()
+    work.recovery.others()
+    job = house.job(attempt.job_id)
+    assert (job.status, job.resume_from) == ("queued", house.checkpoints(job.id)[0].path)
+
+
+def test_two_that_recover_a_job_on_one_host_do_not_take_its_files_from_each_other(house, one, attempt):
+    attempt.save("step=000005.ckpt", "step", 5)
+    house.bury("one")
+    work = house.work("another", scratch=one.scratch)
+    with scratch.taken(attempt.claimed) as first:
+        work.recovery.others()
+        assert (first, house.job(attempt.job_id).status, attempt.stored()) == (True, "starting", {})
+    work.recovery.others()
+    assert (house.job(attempt.job_id).status, attempt.stored()) == ("queued", {"step=000005.ckpt": 5})
+
+
+def test_a_page_says_that_a_checkpoint_is_still_on_its_way(house, attempt):
+    attempt.save("step=000005.ckpt", "step", 5)
+    (saved,) = house.checkpoints(attempt.job_id)
+    with house.sessions.reading() as session:
+        assert "not in the store yet" in (view.facts(session, [saved.id])[0].gone or "")
+    attempt.uploads.round()
+    with house.sessions.reading() as session:
+        shown = view.facts(session, [saved.id])[0]
+    assert shown.gone is None and shown.note and shown.note.step == 5
+
+
+def test_what_a_checkpoint_has_learned_from_is_in_the_store_as_soon_as_it(attempt):
+    (attempt.claimed.directory / "data.json").write_text("{}")
+    attempt.uploads.round()
+    assert attempt.objects() == set()
+    attempt.save("step=000005.ckpt", "step", 5)
+    attempt.uploads.round()
+    assert attempt.objects() == {"data.json", "step=000005.ckpt", "step=000005.ckpt.json"}
+
+
+def test_who_goes_on_elsewhere_is_given_the_best_so_far_too(attempt):
+    attempt.save("epoch=00-val_loss=0.100.ckpt", "epoch", 5)
+    attempt.save("best.ckpt", "best", 5)
+    attempt.save("step=000010.ckpt", "step", 10)
+    attempt.save("last.ckpt", "last", 10)
+    attempt.uploads.round()
+    path = artifacts.join(attempt.claimed.name, "checkpoints", "last.ckpt")
+    with attempt.house.sessions.reading() as session:
+        needed = [each.path.rpartition("/")[2] for each in stored.to_resume(session, path)]
+    assert needed[0] == "last.ckpt"
+    assert set(needed) == {"last.ckpt", "step=000010.ckpt", "best.ckpt", "epoch=00-val_loss=0.100.ckpt"}
+
+
+def test_the_other_files_follow_at_the_end_without_what_was_only_for_the_worker(attempt):
+    attempt.save("step=000005.ckpt", "step", 5)
+    for name in ("output.log", "stop", "lease", "half.part", "model.part/weights", "predictions.jsonl.part", "tensorboard/events.1"):
+        path = attempt.claimed.directory / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(name)
+    assert attempt.uploads.rest() == []
+    kept = {"events.jsonl", "output.log", "predictions.jsonl.part", "events.1", "step=000005.ckpt", "step=000005.ckpt.json"}
+    assert attempt.objects() == kept
+    assert (attempt.claimed.directory / scratch.STORED).exists()
+
+
+def test_only_what_the_store_has_is_forgotten_on_this_host(attempt, one):
+    attempt.save("step=000005.ckpt", "step", 5)
+    scratch.trim(one.scratch, kept_seconds=-1)
+    assert attempt.claimed.directory.exists()
+    scratch.use(attempt.claimed.directory / "checkpoints" / "step=000005.ckpt")
+    scratch.trim(one.scratch, kept_seconds=-1)
+    assert attempt.claimed.directory.exists(), "an evaluation of it on this host changes nothing"
+    attempt.uploads.rest()
+    scratch.trim(one.scratch)
+    assert attempt.claimed.directory.exists()
+    scratch.trim(one.scratch, kept_seconds=-1)
+    assert not attempt.claimed.directory.exists()
+
+
+def test_an_evaluation_goes_on_from_answers_that_another_host_gave(house, one, two, attempt):
+    attempt.save("best.ckpt", "best", 5)
+    attempt.stop()
+    evaluated = house.evaluate(artifacts.join(attempt.claimed.name, "checkpoints", "best.ckpt"))
+    first = one.work()._claim()
+    assert first.job_id == evaluated
+    scratch.begin(first)
+    for name in ("predictions.jsonl.part", "evaluation.json"):
+        (first.directory / name).write_text("{}\n")
+    uploads.Uploads(house.sessions, first, one.scratch).rest()
+    with house.sessions.writing.begin() as session:
+        jobs.lose(session, session.get_one(Job, evaluated), "test")
+    work = two.work()
+    work.take()
+    assert house.job(evaluated).status == "succeeded"
+    assert (two.holds(first.name) / "predictions.jsonl.part").exists() and (two.holds(first.name) / "evaluation.json").exists()
+
+
+def test_metrics_of_an_evaluation_are_read_where_its_trainer_wrote_them(house, one):
+    house.submit("steady")
+    one.work().take()
+    evaluated = house.evaluate(row(house, Checkpoint, kind="best").path)
+    one.work().take()
+    evaluation = row(house, Evaluation)
+    assert evaluation.metrics == {"bleu_4": 1.0} and evaluation.directory == row(house, Attempt, job_id=evaluated).directory
+    assert evaluations.predictions(evaluation, None, 10, scratch=house.settings.scratch)[0][0].prediction == "this"
