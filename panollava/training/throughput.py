@@ -44,14 +44,18 @@ class Throughput:
         self.vision: dict[str, Any] = vision.config.to_dict()
         self.language = Language.of(language.config.to_dict()) if language and RECIPES[module.stage].needs_text else None
 
-    def rates(self, work: Work, seconds: float) -> dict[str, float]:
+    def rates(self, step: Step, seconds: float) -> dict[str, float]:
         """Metrics of a step that took so long. All ranks have about equally much; MFU is of one device."""
         whole = ranks.count() / seconds
-        rates = {"samples_per_second": work.samples * whole}
-        if work.tokens:
-            rates |= {"tokens_per_second": work.tokens * whole, "supervised_tokens_per_second": work.supervised * whole}
+        samples = tokens = supervised = 0
+        for batch, weight in zip(step.batches, step.weights, strict=True):
+            if weight:
+                samples, tokens, supervised = samples + len(batch.image_index), tokens + batch.tokens, supervised + batch.supervised
+        rates = {"samples_per_second": samples * whole}
+        if tokens:
+            rates |= {"tokens_per_second": tokens * whole, "supervised_tokens_per_second": supervised * whole}
         if self.peak is not None:
-            rates["mfu"] = self.flops(work) / seconds / self.peak
+            rates["mfu"] = self.flops(Work.of(step)) / seconds / self.peak
         return rates
 
     def flops(self, work: Work) -> float:
