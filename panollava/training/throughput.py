@@ -38,7 +38,7 @@ class Throughput:
     """Rates of a stage's steps. Without a known peak there is no MFU."""
 
     def __init__(self, module: StageModule) -> None:
-        self.stage, self.peak = module.stage, _peak(module)
+        self.stage, self.peak, self.ranks = module.stage, _peak(module), ranks.count()
         vision: Any = module.model.vision
         language: Any = module.model.language
         self.vision: dict[str, Any] = vision.config.to_dict()
@@ -46,7 +46,7 @@ class Throughput:
 
     def rates(self, step: Step, seconds: float) -> dict[str, float]:
         """Metrics of a step that took so long. All ranks have about equally much; MFU is of one device."""
-        whole = ranks.count() / seconds
+        whole = self.ranks / seconds
         samples = tokens = supervised = 0
         for batch, weight in zip(step.batches, step.weights, strict=True):
             if weight:
