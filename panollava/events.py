@@ -124,10 +124,16 @@ def jsonable(value: Any) -> Any:
 
 
 def encode(event: Event) -> bytes:
-    """One line, newline included. A metric comes with every step, so one without NaN and infinities takes the short way."""
-    plain = event.model_dump(exclude_none=True)
-    is_finite = isinstance(event, Metric) and math.isfinite(event.epoch + sum(event.values.values()))
-    return orjson.dumps(plain if is_finite else jsonable(plain), option=orjson.OPT_APPEND_NEWLINE)
+    """One line, newline included."""
+    return orjson.dumps(jsonable(event.model_dump(exclude_none=True)), option=orjson.OPT_APPEND_NEWLINE)
+
+
+def encode_metric(step: int, epoch: float, values: dict[str, float]) -> bytes:
+    """What `encode` makes of a Metric. One comes with every step, so where nothing is NaN or infinite no Metric is made."""
+    if not math.isfinite(epoch + sum(values.values())):
+        return encode(Metric(step=step, epoch=epoch, values=values))
+    line = {"t": time.time(), "type": "metric", "step": step, "epoch": epoch, "values": values}
+    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def decode(line: bytes) -> Event:
@@ -150,7 +156,13 @@ class EventWriter:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def write(self, event: Event) -> None:
-        line = encode(event)
+        self._append(encode(event))
+
+    def metric(self, step: int, epoch: float, values: dict[str, float]) -> None:
+        """Write a Metric."""
+        self._append(encode_metric(step, epoch, values))
+
+    def _append(self, line: bytes) -> None:
         written = os.write(self._file, line)
         if written < len(line):
             os.write(self._file, line[written:])  # raises what is in the way: a full disk
@@ -164,6 +176,9 @@ class Silence:
 
     def write(self, event: Event) -> None:
         """The first rank says it."""
+
+    def metric(self, step: int, epoch: float, values: dict[str, float]) -> None:
+        """As above."""
 
     def close(self) -> None:
         """There is nothing open."""

@@ -7,10 +7,13 @@ or not at all, and is believed only if its length and its checksum are those in 
 import hashlib
 import json
 import logging
+import math
 import os
 import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from uuid import uuid4
 
 import cv2
@@ -33,14 +36,36 @@ CUT = 1
 DIRECTORY = Path("~/.cache/panollava")
 
 
+@dataclass(frozen=True)
+class Form:
+    """What the first line of a file says of the array in it."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    crc32: int
+
+    @classmethod
+    def of(cls, header: bytes, size: int) -> Self:
+        """Raises ValueError for a file that says no such thing, or has another size."""
+        try:
+            said = json.loads(header)
+            form = cls(tuple(said["shape"]), np.dtype(said["dtype"]), int(said["crc32"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"its first line lacks {error}") from None
+        wanted = HEADER + math.prod(form.shape) * form.dtype.itemsize
+        if size != wanted:
+            raise ValueError(f"{size:,} of {wanted:,} bytes")
+        return form
+
+
 class Entries:
     """The arrays that were made in one way, by the sha256 of their image. Safe to share between threads, processes and runs."""
 
     def __init__(self, room: Room, kind: Kind, recipe: str) -> None:
         self.room, self.recipe = room, recipe
         self.directory = room.root / kind / hashlib.sha256(recipe.encode()).hexdigest()[:24]
-        self._checked: set[str] = set()
-        """Whose checksum this process has compared: once is enough, because a file is never written again."""
+        self._known: dict[str, Form] = {}
+        """What this process has compared with its checksum: once is enough, because a file is never written again."""
 
     def __contains__(self, name: str) -> bool:
         return (self.directory / name).is_file()
@@ -49,25 +74,41 @@ class Entries:
         """Whether it is there; if so it stays until this run ends."""
         return self.room.use(self.directory / name)
 
-    def get(self, name: str) -> Array | None:
-        """A memory map of the array; None if it is not there. A damaged file is removed."""
-        path = self.directory / name
+    def get(self, name: str, into: Array | None = None) -> Array | None:
+        """The array, read `into` one of its own form where there is one; None if it is not there. A damaged file is removed."""
         try:
-            with path.open("rb") as file:
-                found = _read(file.read(HEADER), path)
+            return self._read(name, into)
         except FileNotFoundError:
             return None
         except ValueError as error:
+            path = self.directory / name
             log.warning("%s: damaged (%s) and removed", path, error)
             path.unlink(missing_ok=True)
             return None
-        array, checksum = found
-        if name not in self._checked:
-            if _checksum(array) != checksum:
-                log.warning("%s: damaged (its checksum is another) and removed", path)
-                path.unlink(missing_ok=True)
-                return None
-            self._checked.add(name)
+
+    def stacked(self, names: Sequence[str]) -> Array | None:
+        """Arrays of one form, [len(names), ...]; None unless all are there. Each is copied once, from its file to its place."""
+        first = self.get(names[0])
+        if first is None:
+            return None
+        together = np.empty((len(names), *first.shape), first.dtype)
+        together[0] = first
+        return together if all(self.get(name, place) is not None for name, place in zip(names[1:], together[1:], strict=True)) else None
+
+    def _read(self, name: str, into: Array | None) -> Array:
+        file = os.open(f"{self.directory}/{name}", os.O_RDONLY)
+        try:
+            form = self._known.get(name) or Form.of(os.pread(file, HEADER, 0), os.fstat(file).st_size)
+            array = np.empty(form.shape, form.dtype) if into is None else into
+            if (array.shape, array.dtype) != (form.shape, form.dtype):
+                raise ValueError(f"{form.shape} {form.dtype} among arrays of {array.shape} {array.dtype}")
+            if os.preadv(file, [array.data], HEADER) != array.nbytes:
+                raise ValueError("it has become shorter")
+        finally:
+            os.close(file)
+        if name not in self._known and _checksum(array) != form.crc32:
+            raise ValueError("its checksum is another")
+        self._known[name] = form
         return array
 
     def put(self, name: str, array: Array) -> bool:
@@ -124,16 +165,3 @@ def _checksum(array: Array) -> int:
 def _header(array: Array) -> bytes:
     line = json.dumps({"dtype": array.dtype.str, "shape": array.shape, "crc32": _checksum(array)})
     return line.encode().ljust(HEADER - 1) + b"\n"
-
-
-def _read(header: bytes, path: Path) -> tuple[Array, int]:
-    """The array of a file as it lies there, and the checksum it should have. Raises ValueError for a file that says no such thing."""
-    try:
-        said = json.loads(header)
-        dtype, shape, checksum = np.dtype(said["dtype"]), tuple(said["shape"]), int(said["crc32"])
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"its first line lacks {error}") from None
-    wanted = HEADER + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    if (size := os.stat(path).st_size) != wanted:
-        raise ValueError(f"{size:,} of {wanted:,} bytes")
-    return np.memmap(path, dtype, "r", HEADER, shape), checksum

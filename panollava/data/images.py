@@ -72,7 +72,8 @@ def read_panorama(path: Path, reading: Reading = Reading()) -> Panorama:
             width, height = (file.height, file.width) if swapped else (file.width, file.height)
             if reading.at_least is not None:
                 file.draft("RGB", (reading.at_least, reading.at_least // 2))
-            pixels = _rgb(ImageOps.exif_transpose(file))
+            ImageOps.exif_transpose(file, in_place=True)
+            pixels = _rgb(file)
     except UnidentifiedImageError:
         raise BadImage(path, f"not an image in one of {', '.join(FORMATS)}") from None
     except pil.DecompressionBombError:
@@ -134,4 +135,4 @@ def _rgb(image: pil.Image) -> Image:
         return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
     if image.mode == "F":
         raise ValueError("floating-point pixels have no known range; save the image with 8 bits per channel")
-    return np.asarray(image.convert("RGB"), np.uint8)
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"), np.uint8)

@@ -13,6 +13,7 @@ from panollava import ranks
 from panollava.config import RunConfig
 from panollava.errors import BadInput
 from panollava.training.files import WholeFiles
+from panollava.training.watching import Unprofiled
 
 
 def trainer_of(config: RunConfig) -> pl.Trainer:
@@ -24,7 +25,7 @@ def trainer_of(config: RunConfig) -> pl.Trainer:
         accelerator="gpu" if torch.cuda.is_available() else "cpu", devices=config.devices, num_nodes=config.num_nodes,
         strategy=DDPStrategy(broadcast_buffers=False) if is_shared else "auto", plugins=[precision_of(config), WholeFiles()], max_epochs=-1,
         logger=False, enable_checkpointing=False, enable_model_summary=False, enable_progress_bar=False,
-        num_sanity_val_steps=0, use_distributed_sampler=False, reload_dataloaders_every_n_epochs=1,
+        profiler=Unprofiled(), num_sanity_val_steps=0, use_distributed_sampler=False, reload_dataloaders_every_n_epochs=1,
     )  # fmt: skip
     if is_shared and trainer.strategy.launcher:
         trainer.strategy.launcher.launch(trainer.strategy.setup_environment)

@@ -41,10 +41,10 @@ class Features:
 
     def of(self, images: Sequence[int]) -> Tensor | None:
         """[U, V, G, G, D]; None unless all of them are there: then the encoder sees the whole batch, and gives the same."""
-        found = [self.entries.get(self.name(image)) for image in images]
-        if any(each is None for each in found):
+        found = self.entries.stacked([self.name(image) for image in images])
+        if found is None:
             return None
-        together = torch.from_numpy(np.stack([each for each in found if each is not None]))
+        together = torch.from_numpy(found)
         return together if self.dtype is torch.float32 else together.view(self.dtype)
 
     def keep(self, image: int, features: Tensor) -> bool:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from panollava.events import Metric, Progress, Say
+from panollava.events import Progress, Say
 from panollava.training.devices import memory_held
 from panollava.training.module import StageModule
-from panollava.training.throughput import Throughput, Work
+from panollava.training.throughput import Throughput
 from panollava.training.watching import Watcher
 
 Sink = Callable[[int, dict[str, float]], None]
@@ -48,11 +48,7 @@ class Recorder(Watcher):
         seconds, waited = now - self._step_began, self._data_came - self._step_began
         self._step_began = now
         self._step_seconds.append(seconds)
-        values = pl_module.values | {
-            "data_wait": waited / seconds,
-            **self._throughput.rates(Work.of(batch), seconds),
-        }
-        self._record(pl_module, values)
+        self._record(pl_module, {**pl_module.values, "data_wait": waited / seconds, **self._throughput.rates(batch, seconds)})
         self._progress(pl_module, now)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -67,7 +63,7 @@ class Recorder(Watcher):
         self._progress(pl_module, time.monotonic())
 
     def _record(self, module: StageModule, values: dict[str, float]) -> None:
-        self.events.write(Metric(step=module.step, epoch=module.step / self.steps_per_epoch, values=values))
+        self.events.metric(module.step, module.step / self.steps_per_epoch, values)
         for sink in self.sinks:
             sink(module.step, values)
 

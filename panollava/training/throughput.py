@@ -37,20 +37,24 @@ class Throughput:
     """Rates of a stage's steps. Without a known peak there is no MFU."""
 
     def __init__(self, module: StageModule) -> None:
-        self.stage, self.peak = module.stage, _peak(module)
+        self.stage, self.peak, self.ranks = module.stage, _peak(module), ranks.count()
         vision: Any = module.model.vision
         language: Any = module.model.language
         self.vision: dict[str, Any] = vision.config.to_dict()
         self.language = Language.of(language.config.to_dict()) if language and RECIPES[module.stage].needs_text else None
 
-    def rates(self, work: Work, seconds: float) -> dict[str, float]:
+    def rates(self, step: Step, seconds: float) -> dict[str, float]:
         """Metrics of a step that took so long. All ranks have about equally much; MFU is of one device."""
-        whole = ranks.count() / seconds
-        rates = {"samples_per_second": work.samples * whole}
-        if work.tokens:
-            rates |= {"tokens_per_second": work.tokens * whole, "supervised_tokens_per_second": work.supervised * whole}
+        whole = self.ranks / seconds
+        samples = tokens = supervised = 0
+        for batch, weight in zip(step.batches, step.weights, strict=True):
+            if weight:
+                samples, tokens, supervised = samples + len(batch.image_index), tokens + batch.tokens, supervised + batch.supervised
+        rates = {"samples_per_second": samples * whole}
+        if tokens:
+            rates |= {"tokens_per_second": tokens * whole, "supervised_tokens_per_second": supervised * whole}
         if self.peak is not None:
-            rates["mfu"] = self.flops(work) / seconds / self.peak
+            rates["mfu"] = self.flops(Work.of(step)) / seconds / self.peak
         return rates
 
     def flops(self, work: Work) -> float:

@@ -50,12 +50,34 @@ def held(root: Path) -> int:
     return sum(path.stat().st_size for path in root.rglob("*") if path.is_file() and "views" in path.parts)
 
 
-def test_what_was_put_comes_back_to_another_run_as_a_memory_map(tmp_path: Path) -> None:
+def test_what_was_put_comes_back_to_another_run(tmp_path: Path) -> None:
     assert entries(tmp_path).put("a", views())
-    found = entries(tmp_path).get("a")
-    assert isinstance(found, np.memmap)
-    np.testing.assert_array_equal(found, views())
+    np.testing.assert_array_equal(entries(tmp_path).get("a"), views())
     assert entries(tmp_path).get("b") is None
+
+
+def test_arrays_are_read_one_behind_the_other_or_not_at_all(tmp_path: Path) -> None:
+    mine = entries(tmp_path)
+    assert all(mine.put(str(seed), views(seed)) for seed in range(3))
+    for _ in range(2):  # the second time without their checksums
+        np.testing.assert_array_equal(mine.stacked(["2", "0", "2", "1"]), np.stack([views(2), views(0), views(2), views(1)]))
+    assert mine.stacked(["0", "missing"]) is None and mine.stacked(["missing", "0"]) is None
+
+
+@pytest.mark.parametrize("form", [views()[:1], views().view(np.int8), views().astype(np.uint16)])
+def test_an_array_of_another_form_is_no_part_of_them(form: Image, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    mine = entries(tmp_path)
+    assert mine.put("a", views()) and mine.put("b", form)
+    assert mine.stacked(["a", "b"]) is None and "b" not in mine and "a" in mine
+    assert "among arrays of" in caplog.text
+
+
+def test_a_file_that_became_shorter_after_it_was_checked_is_not_believed(tmp_path: Path) -> None:
+    mine = entries(tmp_path)
+    mine.put("a", views())
+    assert mine.get("a") is not None
+    os.truncate(mine.directory / "a", SIZE - 1)
+    assert mine.get("a") is None and "a" not in mine
 
 
 @pytest.mark.parametrize("harm", [lambda data: data[:-1], lambda data: data[:40], lambda data: b"", lambda data: data[:-1] + b"\0" + data[-1:]])

@@ -52,9 +52,8 @@ def test_every_step_says_how_fast_it_was_and_a_processor_has_no_mfu(config: RunC
 
 
 @pytest.mark.parametrize("stage", list(Stage))
-def test_mfu_is_the_arithmetic_of_the_step_over_the_peak(stage: Stage, config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_arithmetic_of_a_step(stage: Stage, config: RunConfig) -> None:
     """Six samples on three panoramas: each panorama once, each sequence by its length."""
-    monkeypatch.setattr(throughput, "_peak", lambda module: 1e12)
     needs_text = RECIPES[stage].needs_text
     speed = Throughput(StageModule(build(config, language=needs_text), config, stage, steps=1))
     work = Work(samples=6, views=VIEWS, tokens=6 * 50, supervised=6 * 4) if needs_text else Work(3, VIEWS, 0, 0)
@@ -62,7 +61,21 @@ def test_mfu_is_the_arithmetic_of_the_step_over_the_peak(stage: Stage, config: R
     expected = 6 * alone - 3 * flops.per_panorama(stage, VISION) if needs_text else 3 * alone
     features = replace(work, views=(0,))  # from the cache
     assert speed.flops(work) - speed.flops(features) == pytest.approx(3 * flops.per_panorama(stage, VISION))
-    assert speed.rates(work, 2.0)["mfu"] == pytest.approx(expected / 2e12)
+    assert speed.flops(work) == pytest.approx(expected)
+
+
+def test_rates_are_of_a_second_and_mfu_is_of_the_peak(config: RunConfig, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A micro-batch of weight 0 only fills up a rank's step."""
+    monkeypatch.setattr(throughput, "_peak", lambda module: 1e12)
+    speed, step = Throughput(StageModule(build(config), config, Stage.finetune, steps=1)), Step((batch, batch), (1, 0))
+    work = Work.of(step)
+    assert work == Work.of(Step((batch,), (1,)))
+    assert speed.rates(step, 2.0) == pytest.approx(
+        {
+            "samples_per_second": work.samples / 2, "tokens_per_second": work.tokens / 2, "supervised_tokens_per_second": work.supervised / 2,
+            "mfu": speed.flops(work) / 2e12,
+        }
+    )  # fmt: skip
 
 
 def test_a_row_that_comes_again_gives_the_same_batch(split: Split, prompter: Prompter) -> None:

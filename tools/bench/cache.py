@@ -15,12 +15,13 @@ from PIL import Image as pil
 from panollava.config import RunConfig, parse
 from panollava.data.cache import Entries, views_recipe
 from panollava.data.images import Reading, read_panorama
+from panollava.data.make_demo import make_demo
 from panollava.data.room import Room
 from panollava.model.parts import build
 from panollava.model.text import Prompter
 from panollava.presets import PRESETS
 from panollava.stages import Stage
-from panollava.training.data import Access, Collate, Samples, load_split
+from panollava.training.data import Access, Collate, Plan, Samples, load_split
 from panollava.training.features import encode_missing, features_of
 from panollava.training.module import StageModule
 from panollava.views import Cutter
@@ -48,14 +49,25 @@ def views_from_the_cache() -> Pair:
 
 @line("8 samples of finetune, tiny models, features from the cache", against="panoramas of 2048x1024 decoded, cut and encoded", at_least=2)
 def finetune_with_features() -> Pair:
+    return _with_and_without_features(_table(Path(mkdtemp())))
+
+
+@line("8 samples of the demo's finetune, features from the cache", against="its panoramas of 512x256 decoded, cut and encoded", at_least=2)
+def demo_with_features() -> Pair:
+    """What is left is the language model, which both have: it sets how much a cache can save here."""
+    directory = Path(mkdtemp()) / "demo"
+    make_demo(directory, train=8 * PANORAMAS, valid=1, test=1)  # four questions on each, so that few of a batch share one
+    return _with_and_without_features(directory / "train.csv")
+
+
+def _with_and_without_features(table: Path) -> Pair:
     """Two equal models: each step of either moves its own weights."""
-    table, room = _table(Path(mkdtemp())), Room(Path(mkdtemp()), 10**9)
-    config = parse(PRESETS["demo"])
+    config, room = parse(PRESETS["demo"]), Room(Path(mkdtemp()), 10**9)
     return Pair(_steps(config, table, room), _steps(config, table, None))
 
 
 def _steps(config: RunConfig, table: Path, room: Room | None) -> Callable[[], Any]:
-    """A function that trains on the next batch, the same ones for everybody."""
+    """A function that trains on the next batch, drawn as a training draws them and the same ones for everybody."""
     built, device = build(config), torch.device("cpu")
     torch.set_num_threads(1)
     module = StageModule(built, config, STAGE, steps=1000)
@@ -68,11 +80,10 @@ def _steps(config: RunConfig, table: Path, room: Room | None) -> Callable[[], An
         encode_missing(features, built.model, split.index.used_images, split.panoramas.__getitem__, device, lambda done, total: None)
         collate = Collate(split, collate.prompter, features)
     optimizer, samples = module.configure_optimizers(), Samples(split, by_row=True)
-    starts = cycle(range(0, len(samples), BATCH))
+    batches = cycle(Plan(len(samples), BATCH, epochs=1, seed=0).batches(0))
 
     def step() -> None:
-        start = next(starts)
-        loss, _, _ = module.measure(collate([samples[i] for i in range(start, start + BATCH)]))
+        loss, _, _ = module.measure(collate([samples[i] for i in next(batches)]))
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()

@@ -6,7 +6,7 @@ BATCH = 48
 """A step of the demo preset takes 100 to 200 ms with it."""
 
 
-@measured_line("A step of Lightning's loop, our callbacks watching", against="the same loop, none watching", bar=microseconds_more(50))
+@measured_line("The callbacks of a step of Lightning's loop, all of ours", against="the same hooks, nobody watching", bar=microseconds_more(50))
 def callbacks(rounds: int) -> list[Round]:
     """As many pairs as it takes to see 50 µs on a busy machine."""
     from tools.bench.stepping import WatchedByTurns, rounds_of  # torch arrives here, where it is measured

@@ -35,7 +35,8 @@ class Loggers:
             self._say(f"{field} is set, but it cannot be used: {error!r}")
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        self._each(lambda logger: logger.scalars(step, values))
+        if self._open:
+            self._each(lambda logger: logger.scalars(step, values))
 
     def examples(self, samples: Sequence[Sample]) -> None:
         self._each(lambda logger: logger.examples(samples))
