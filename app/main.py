@@ -25,6 +25,7 @@ from app.evaluations import pages as evaluation_pages
 from app.evaluations import routes as evaluations
 from app.events import routes as events
 from app.events.stream import Hub
+from app.jobs import pages as queue_pages
 from app.jobs import routes as jobs
 from app.launch import pages as launch_pages
 from app.overview import pages as overview_pages
@@ -39,6 +40,9 @@ from app.settings import Settings
 from panollava import __version__
 
 PREFIX = "/api/v1"
+_PAGES = (
+    access_pages, overview_pages, queue_pages, list_pages, checkpoint_pages, launch_pages, run_pages, dataset_pages, evaluation_pages,
+)  # fmt: skip
 log = logging.getLogger(__name__)
 
 LARGEST_BODY = 1 << 20
@@ -77,7 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
     handle_problems(app)
     app.include_router(_health)
     app.include_router(_api(app))
-    for domain in (access_pages, overview_pages, list_pages, checkpoint_pages, launch_pages, run_pages, dataset_pages, evaluation_pages):
+    for domain in _PAGES:
         app.include_router(domain.router)
     app.mount(f"/static/{static_version()}", StaticFiles(directory=STATIC), name="static")
     return app

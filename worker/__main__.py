@@ -20,7 +20,8 @@ from worker.work import TRAINER, Work
 
 SWEEP_SECONDS = 10.0
 """How long a job waits at most when its doorbell was lost."""
-
+GLANCE_SECONDS = 10.0
+"""How old what pages show of a GPU is at most. In a thread of its own: a driver that hangs must not make the worker look dead."""
 PRUNE_SECONDS = 600.0
 """How often events that no stream will be asked for any more are forgotten."""
 
@@ -42,7 +43,7 @@ def main(trainer: Sequence[str] = TRAINER) -> None:
     # A trainer needs no database, so it is not told the way, nor the password.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PANOLLAVA_")}
     with broker.embedded(settings.home, settings.broker_url) as bell:
-        code = _work(Work(sessions, member, bell.url, environment, trainer))
+        code = _work(Work(sessions, member, bell.url, environment, trainer, foreign_share=settings.foreign_share))
     try:
         roster.leave(sessions.writing, member)
     except AWAY as error:
@@ -54,6 +55,7 @@ def _work(work: Work) -> int:
     """Until a signal, and until the job at hand is saved and queued again. The exit status."""
     log.info("Worker %s takes jobs for %s.", work.member.name, ", ".join(work.member.devices))
     _every(HEARTBEAT_SECONDS, lambda: _beat(work), work.leaving)
+    _every(GLANCE_SECONDS, work.glance.look, work.leaving)
     patiently(work.recovery.others, work.leaving)
     _every(SWEEP_SECONDS, work.recovery.others, work.leaving)
     _every(SWEEP_SECONDS, work.take, work.leaving)
@@ -79,7 +81,7 @@ def _beat(work: Work) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _every(seconds: float, action: Callable[[], None], leaving: Event) -> None:
+def _every(seconds: float, action: Callable[[], object], leaving: Event) -> None:
     """Do it now and then until told to leave, in a thread. There is nobody above to raise to: what goes wrong is written down and tried again."""
 
     def rounds() -> None:

@@ -67,6 +67,11 @@ def strays(session: Session) -> list[Identity]:
     return [trainer for attempt in _unseen(session, over) if (trainer := trainer_of(attempt)) and trainer.alive]
 
 
+def trainers(session: Session) -> list[Identity]:
+    """Every trainer that lives on this machine, whoever follows it."""
+    return [trainer for attempt in _unseen(session) if (trainer := trainer_of(attempt)) and trainer.alive]
+
+
 def held(session: Session, member: Member) -> frozenset[str]:
     """Devices of this machine on which a trainer lives that no living worker follows. `member` is at none."""
     attended = {each.claimed.attempt_id for each in watched(session, member) if not each.is_left}

@@ -15,6 +15,8 @@ REASONS = {
     "succeeded": _("trained to its end"),
     "worker_drained": _("its worker left and had it saved before"),
     "retry": _("to be tried again"),
+    "moved_in_queue": _("moved in the queue"),
+    "priority_changed": _("its priority was changed"),
 }
 RESUMED = {JobStatus.queued: _("to go on"), JobStatus.running: _("the trainer goes on from a checkpoint")}
 
