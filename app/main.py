@@ -37,6 +37,8 @@ from app.runs.table import pages as list_pages
 from app.samples import routes as samples
 from app.schema import routes as schema
 from app.settings import Settings
+from app.telemetry import routes as telemetry
+from app.telemetry.requests import Figures, Watch
 from panollava import __version__
 
 PREFIX = "/api/v1"
@@ -54,6 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
     engine = db.engine(settings.database_url)
     reading, writing = db.session_factory(engine, read_only=True), db.session_factory(engine)
     hub = Hub(reading, settings.broker_url)
+    figures = Figures(streams=lambda: hub.clients)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -74,12 +77,14 @@ def create_app(settings: Settings) -> FastAPI:
         responses=RESPONSES,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.state.panollava = State(settings, reading, writing, hub)
+    app.state.panollava = State(settings, reading, writing, hub, figures)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=settings.allowed_hosts, www_redirect=False)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(GZipMiddleware, minimum_size=1000)  # event streams it leaves alone
+    app.add_middleware(Watch, figures=figures, prefix=PREFIX)  # around all others
     handle_problems(app)
     app.include_router(_health)
+    app.include_router(telemetry.router)
     app.include_router(_api(app))
     for domain in _PAGES:
         app.include_router(domain.router)

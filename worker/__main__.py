@@ -13,6 +13,7 @@ from app import broker, db, doorbell
 from app.devices import all_devices
 from app.events import service as events
 from app.settings import get_settings
+from app.telemetry import json_logs
 from worker import celery_app, roster
 from worker.follow import AWAY, HEARTBEAT_SECONDS, Sessions, patiently
 from worker.roster import NameTaken
@@ -30,9 +31,9 @@ log = logging.getLogger("worker")
 
 def main(trainer: Sequence[str] = TRAINER) -> None:
     options = _options()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # until Celery has handlers of its own
     settings = get_settings()
+    json_logs.set_up(settings.log_format)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # until Celery has handlers of its own
     db.migrate(settings.database_url)
     engine = db.engine(settings.database_url)
     sessions = Sessions(db.session_factory(engine, read_only=True), db.session_factory(engine))

@@ -7,6 +7,7 @@ take over at any byte, and nothing is lost or doubled. How an attempt ended is j
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -20,6 +21,7 @@ from sqlmodel import Session, select
 from app import doorbell, ingest
 from app.jobs import service as jobs
 from app.models import Attempt, Job, JobStatus
+from app.telemetry.json_logs import about
 from panollava.events import EVENTS_FILE, SAVE_FILE
 from worker.process import OUTPUT_FILE, Patience, Stopping, Trainer
 
@@ -56,10 +58,15 @@ class Claimed:
     attempt_id: int
     number: int
     directory: Path
+    run_id: int | None = None
 
     @classmethod
-    def of(cls, attempt: Attempt) -> "Claimed":
-        return cls(attempt.job_id, attempt.id, attempt.number, Path(attempt.directory))
+    def of(cls, attempt: Attempt, run_id: int | None = None) -> "Claimed":
+        return cls(attempt.job_id, attempt.id, attempt.number, Path(attempt.directory), run_id)
+
+    def named(self) -> AbstractContextManager[None]:
+        """As long as this lasts, log lines say that they are about it."""
+        return about(run=self.run_id, job=self.job_id, attempt=self.number)
 
 
 def take_in(session: Session, claimed: Claimed) -> int:

@@ -33,7 +33,7 @@ class Watched:
     def of(cls, job: Job, attempt: Attempt, worker: Worker | None, member: Member) -> "Watched":
         is_here = attempt.boot_id == process.boot_id()
         return cls(
-            Claimed.of(attempt), job.worker_id, trainer_of(attempt), devices_of(attempt, worker), is_here,
+            Claimed.of(attempt, job.run_id), job.worker_id, trainer_of(attempt), devices_of(attempt, worker), is_here,
             is_left=is_here and worker is not None and (worker.id == member.id or is_dead(worker)), heard_at=job.heartbeat_at,
         )  # fmt: skip
 

@@ -68,11 +68,13 @@ class Work:
         """What others left behind comes first: it may be on our devices. False if there was nothing to do."""
         self.recovery.everybody()
         if adopted := self.adoption.take():
-            self._do(*adopted)
+            with adopted[0].named():
+                self._do(*adopted)
             return True
         if self._must_wait() or (claimed := self._claim()) is None:
             return False
-        self._do(claimed)
+        with claimed.named():
+            self._do(claimed)
         return True
 
     def _must_wait(self) -> bool:
@@ -91,9 +93,10 @@ class Work:
     def _claim(self) -> Claimed | None:
         with self.sessions.writing.begin() as session:
             attempt = jobs.claim(session, session.get_one(Worker, self.member.id))
-            claimed = Claimed.of(attempt) if attempt else None
+            claimed = Claimed.of(attempt, session.get_one(Job, attempt.job_id).run_id) if attempt else None
         if claimed:
-            log.info("Job %d, attempt %d, in %s", claimed.job_id, claimed.number, claimed.directory)
+            with claimed.named():
+                log.info("Job %d, attempt %d, in %s", claimed.job_id, claimed.number, claimed.directory)
             doorbell.announce(self.broker_url)
         return claimed
 
