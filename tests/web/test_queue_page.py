@@ -6,7 +6,8 @@ import pytest
 from sqlmodel import select
 
 from app import db
-from app.models import Worker
+from app.models import Event, Worker
+from app.pages import STATIC
 
 NAMES = ("first", "second", "third")
 
@@ -168,3 +169,12 @@ def test_a_worker_that_takes_nothing_says_why(three):
         session.exec(select(Worker)).one().held_back = "GPU 0 is occupied by python (pid 7), which is no run of this house"
     html = re.sub(r"\s+", " ", three.browser.get("/?part=workers").text)
     assert "takes nothing" in html and "x1: GPU 0 is occupied by python (pid 7), which is no run of this house." in html
+
+
+def test_browsers_listen_to_every_kind_of_event_that_the_queue_tells(three):
+    press(three, "third up")
+    three.browser.post("/queue/pause", data={"queue": "x1"})
+    listened = re.search(r"const KINDS = \[(.*?)\]", (STATIC / "js" / "live-source.js").read_text()).group(1)
+    with three.reading() as session:
+        told = {event.kind for event in session.exec(select(Event))}
+    assert told == {"job", "queue"} <= set(re.findall(r'"(\w+)"', listened))
