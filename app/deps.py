@@ -13,6 +13,7 @@ from app import doorbell
 from app.datasets.checks import Checks
 from app.events.stream import Hub
 from app.settings import Settings
+from app.telemetry.requests import Figures
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class State:
     reading: sessionmaker[Session]
     writing: sessionmaker[Session]
     hub: Hub
+    figures: Figures
     checks: Checks = field(default_factory=Checks)
 
 

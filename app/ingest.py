@@ -17,7 +17,7 @@ from app.jobs.states import move_on
 from app.logs import service as logs
 from app.metrics import service as metrics
 from app.metrics.service import Point
-from app.models import ACTIVE, Attempt, Job, JobStatus, StageRun
+from app.models import ACTIVE, Attempt, Job, JobStatus, StageRun, Worker
 from app.samples import service as samples
 from panollava import events as trainer
 from panollava.errors import BadInput
@@ -131,7 +131,9 @@ class _Batch:
         if not self._points:
             return
         metrics.append(self._session, self._job, self._attempt.number, self._points)
-        live = sum(map(len, self._points.values())) <= LIVE_POINTS
+        count = sum(map(len, self._points.values()))
+        _count(self._session, self._job.worker_id, count)
+        live = count <= LIVE_POINTS
         self._tell("metric", {"points": self._points if live else {}, "reload": not live})
 
     def _write_progress(self) -> None:
@@ -145,6 +147,12 @@ class _Batch:
     def _tell(self, kind: str, payload: dict[str, Any]) -> None:
         where = {"job_id": self._job.id, "attempt": self._attempt.number, "stage": self._stage}
         db.emit(self._session, kind, where | payload, run_id=self._job.run_id)
+
+
+def _count(session: Session, worker_id: int | None, points: int) -> None:
+    """A worker's own sum only ever grows: rates are read off it, whatever runs are deleted."""
+    query = update(Worker).where(col(Worker.id) == worker_id).values(points=Worker.points + points)
+    session.exec(query.execution_options(synchronize_session=False))
 
 
 def _parse(line: bytes) -> trainer.Event:

@@ -25,6 +25,7 @@ from app.evaluations import pages as evaluation_pages
 from app.evaluations import routes as evaluations
 from app.events import routes as events
 from app.events.stream import Hub
+from app.jobs import pages as queue_pages
 from app.jobs import routes as jobs
 from app.launch import pages as launch_pages
 from app.overview import pages as overview_pages
@@ -38,9 +39,15 @@ from app.runs.table import pages as list_pages
 from app.samples import routes as samples
 from app.schema import routes as schema
 from app.settings import Settings
+from app.telemetry import routes as telemetry
+from app.telemetry.requests import Figures, Watch
 from panollava import __version__
 
 PREFIX = "/api/v1"
+_PAGES = (
+    access_pages, overview_pages, queue_pages, list_pages, checkpoint_pages, launch_pages, run_pages, run_page_verbs,
+    dataset_pages, evaluation_pages,
+)  # fmt: skip
 log = logging.getLogger(__name__)
 
 LARGEST_BODY = 1 << 20
@@ -52,6 +59,7 @@ def create_app(settings: Settings) -> FastAPI:
     engine = db.engine(settings.database_url)
     reading, writing = db.session_factory(engine, read_only=True), db.session_factory(engine)
     hub = Hub(reading, settings.broker_url)
+    figures = Figures(streams=lambda: hub.clients)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -72,24 +80,16 @@ def create_app(settings: Settings) -> FastAPI:
         responses=RESPONSES,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.state.panollava = State(settings, reading, writing, hub)
+    app.state.panollava = State(settings, reading, writing, hub, figures)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=settings.allowed_hosts, www_redirect=False)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(GZipMiddleware, minimum_size=1000)  # event streams it leaves alone
+    app.add_middleware(Watch, figures=figures, prefix=PREFIX)  # around all others
     handle_problems(app)
     app.include_router(_health)
+    app.include_router(telemetry.router)
     app.include_router(_api(app))
-    for domain in (
-        access_pages,
-        overview_pages,
-        list_pages,
-        checkpoint_pages,
-        launch_pages,
-        run_pages,
-        run_page_verbs,
-        dataset_pages,
-        evaluation_pages,
-    ):
+    for domain in _PAGES:
         app.include_router(domain.router)
     app.mount(f"/static/{static_version()}", StaticFiles(directory=STATIC), name="static")
     return app

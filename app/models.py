@@ -137,7 +137,7 @@ class StageRun(SQLModel, table=True):
 class Job(SQLModel, table=True):
     """A piece of work. `attempt` counts claims and fences every write: who holds an older number writes nothing."""
 
-    __table_args__ = (Index(None, "status", "devices", "priority", "id"), NEVER_AGAIN)
+    __table_args__ = (Index(None, "status", "devices", "priority", "rank"), NEVER_AGAIN)
 
     id: int = _id()
     kind: JobKind = _choice(JobKind)
@@ -152,6 +152,7 @@ class Job(SQLModel, table=True):
     begun_after: int = Field(default=0, description="The last attempt before the stage was begun again: later ones do not go on from it.")
     devices: int = 1
     priority: int = 0
+    rank: float = Field(default=0.0, sa_column_kwargs={"server_default": "0"}, description="Place among jobs of its priority: its id, until moved.")
     directory: str = Field(description="Attempt N of the job writes below <directory>/attempt-N.")
     resume_from: str | None = Field(default=None, description="Checkpoint the next attempt continues from.")
     worker_id: int | None = Field(default=None, foreign_key="worker.id", ondelete="SET NULL")
@@ -230,6 +231,21 @@ class Worker(SQLModel, table=True):
     started_at: datetime = _time()
     heartbeat_at: datetime = _time()
     stopped_at: datetime | None = _time(default=None)
+    gpus: list[dict[str, Any]] = _json(default_factory=list, sa_column_kwargs={"server_default": "[]"})
+    """Its devices as the driver last described them (`app.gpus.Gpu`)."""
+    gpus_at: datetime | None = _time(default=None)
+    held_back: str | None = Field(default=None, description="Why it takes no job although it is at none, in its own words.")
+    points: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": "0"}, description="Metric points it has ever brought in.")
+    unread: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": "0"}, description="Bytes of its job's files not in here.")
+
+
+class Switch(SQLModel, table=True):
+    """Something that a person has switched on, for the whole house; off when there is no row. A queue that is paused is one."""
+
+    name: str = Field(primary_key=True)
+    value: dict[str, Any] = _json()
+    actor: str
+    at: datetime = _time()
 
 
 class Checkpoint(SQLModel, table=True):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 Connection = typer.Context
 AsJson = Annotated[bool, typer.Option("--json", help=_("JSON instead of a table."))]
 OfRun = Annotated[int | None, typer.Option(help=_("Only of this run."))]
+OfQueue = Annotated[str, typer.Argument(help=_("x1, x2, ..., or all."))]
 RunId = Annotated[int, typer.Argument(help=_("Number of the run."))]
 StageName = Annotated[str, typer.Argument(help=_("vision, resampler or finetune."))]
 Changes = Annotated[list[str] | None, typer.Option("--set", help=_("A setting that is to be otherwise, as in --set resampler.lr=1e-4; any number."))]
@@ -20,6 +21,9 @@ Changes = Annotated[list[str] | None, typer.Option("--set", help=_("A setting th
 RUN_COLUMNS = ("id", "name", "status", "created_at", "created_by")
 STAGE_COLUMNS = ("stage", "status", "attempt", "reason", "detail")
 CHECKPOINT_COLUMNS = ("id", "run_id", "kind", "step", "metrics", "path")
+QUEUE_COLUMNS = ("id", "kind", "run_id", "stage", "status", "devices", "priority", "waiting_because")
+PAUSE_COLUMNS = ("queue", "actor", "at", "reason")
+WORKER_COLUMNS = ("name", "host", "queue", "devices", "is_alive", "job_id", "held_back", "heartbeat_at")
 EVALUATION_COLUMNS = ("id", "name", "status", "checkpoint_id", "created_at")
 
 
@@ -39,7 +43,8 @@ def _noun(help: str) -> typer.Typer:
 
 
 runs, checkpoints, evaluations = _noun(_("Runs on a server.")), _noun(_("Checkpoints on a server.")), _noun(_("Evaluations on a server."))
-NOUNS = {"runs": runs, "checkpoints": checkpoints, "evals": evaluations}
+queue, workers = _noun(_("What waits on a server, and in which order.")), _noun(_("Workers of a server."))
+NOUNS = {"runs": runs, "checkpoints": checkpoints, "evals": evaluations, "queue": queue, "workers": workers}
 
 
 @runs.command("list")
@@ -159,6 +164,45 @@ def list_checkpoints(context: Connection, run: OfRun = None, as_json: AsJson = F
 def list_evaluations(context: Connection, run: OfRun = None, as_json: AsJson = False) -> None:
     """Newest first."""
     show(_("Evaluations"), EVALUATION_COLUMNS, _client(context).pages("/evaluations", run_id=run), as_json)
+
+
+@queue.command("list")
+def list_queue(context: Connection, as_json: AsJson = False) -> None:
+    """What is at work, then what waits in the order in which it will be taken, each with the reason."""
+    show(_("Queue"), QUEUE_COLUMNS, _client(context).get("/queue"), as_json)
+
+
+@queue.command("pause")
+def pause_queue(
+    context: Connection, name: OfQueue = "all", reason: Annotated[str, typer.Option(help=_("What everybody reads who waits."))] = ""
+) -> None:
+    """Let no worker take a job from it; what is at work goes on."""
+    table(_("Paused"), PAUSE_COLUMNS, _client(context).post("/queue/pause", {"queue": name, "reason": reason}))
+
+
+@queue.command("resume")
+def resume_queue(context: Connection, name: OfQueue = "all") -> None:
+    """Let workers take jobs from it again."""
+    table(_("Paused"), PAUSE_COLUMNS, _client(context).post("/queue/resume", {"queue": name}))
+
+
+@queue.command("reorder")
+def reorder_queue(
+    context: Connection,
+    job_id: Annotated[int, typer.Argument(help=_("Number of a job that waits, as `list` shows it."))],
+    before: Annotated[int | None, typer.Option(help=_("Take it right before this job."))] = None,
+    after: Annotated[int | None, typer.Option(help=_("Take it right after this job."))] = None,
+    priority: Annotated[int | None, typer.Option(help=_("The higher the sooner."))] = None,
+) -> None:
+    """Move a job: beside another one, to another priority, or with no option to the top of its queue."""
+    asked = {"job_id": job_id, "before": before, "after": after, "priority": priority}
+    table(_("Queue"), QUEUE_COLUMNS, _client(context).post("/queue/reorder", asked))
+
+
+@workers.command("list")
+def list_workers(context: Connection, as_json: AsJson = False) -> None:
+    """By name, with what they are at."""
+    show(_("Workers"), WORKER_COLUMNS, _client(context).get("/workers"), as_json)
 
 
 def show(title: str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]], as_json: bool) -> None:

@@ -14,6 +14,7 @@ from app.access.sessions import URL_FILE, base_url
 from app.main import create_app
 from app.runs import removal
 from app.settings import Settings
+from app.telemetry import json_logs
 from panollava.rundir import write_whole
 
 
@@ -35,6 +36,14 @@ def hide_keys(record: logging.LogRecord) -> bool:
     return True
 
 
+def _logging(settings: Settings) -> dict[str, Any]:
+    """uvicorn's own for people; for machines all lines of the process in one form."""
+    if settings.log_format == "text":
+        return {}
+    json_logs.set_up(settings.log_format)
+    return {"log_config": None}
+
+
 def run(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM. The embedded broker ends with whoever started it first, this or a worker of the same home."""
     # uvicorn passes the signal on when it has stopped: as an exception it still lets the broker be stopped.
@@ -46,6 +55,6 @@ def run(settings: Settings) -> None:
         app = create_app(settings.model_copy(update={"broker_url": bell.url}))
         settings.home.mkdir(parents=True, exist_ok=True)
         write_whole(settings.home / URL_FILE, base_url(settings))
-        config = uvicorn.Config(app, host=settings.host, port=settings.port)  # sets logging up
+        config = uvicorn.Config(app, host=settings.host, port=settings.port, **_logging(settings))  # sets logging up
         logging.getLogger("uvicorn.access").addFilter(hide_keys)
         Server(config).run()

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.telemetry.json_logs import LogFormat
+
 
 def _absolute(value: Any) -> Any:
     return Path(value).expanduser().resolve() if isinstance(value, str | Path) else value
@@ -32,6 +34,7 @@ def _split(separator: str) -> BeforeValidator:
 
 Directory = Annotated[Path, BeforeValidator(_absolute)]
 Place = Annotated[Path | str, BeforeValidator(_place)]
+FOREIGN_SHARE = 0.1
 
 
 class Settings(BaseSettings):
@@ -57,6 +60,13 @@ class Settings(BaseSettings):
     )
     allow_remote: bool = Field(False, description="Whether runs may download the images that their tables name by http(s) address.")
     cache_gb: float = Field(50.0, gt=0, description="Largest size of what runs share: views, features and downloads, below the artifacts.")
+    foreign_share: float = Field(
+        FOREIGN_SHARE,
+        ge=0,
+        le=1,
+        description="A worker takes no job while processes that are no run of this house hold more than this share of a GPU's memory; 1 lets it.",
+    )
+    log_format: LogFormat = Field("text", description="How server and workers log: text, or json, an object a line with run, job and attempt.")
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(7360, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     allowed_hosts: Annotated[list[str], NoDecode, _split(",")] = Field(

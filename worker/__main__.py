@@ -14,6 +14,7 @@ from app.artifacts import Away
 from app.devices import all_devices
 from app.events import service as events
 from app.settings import get_settings
+from app.telemetry import json_logs
 from worker import celery_app, roster, scratch, uploads
 from worker.follow import AWAY, HEARTBEAT_SECONDS, Sessions, patiently
 from worker.roster import NameTaken
@@ -21,7 +22,8 @@ from worker.work import TRAINER, Work
 
 SWEEP_SECONDS = 10.0
 """How long a job waits at most when its doorbell was lost."""
-
+GLANCE_SECONDS = 10.0
+"""How old what pages show of a GPU is at most. In a thread of its own: a driver that hangs must not make the worker look dead."""
 PRUNE_SECONDS = 600.0
 """How often events that no stream will be asked for any more are forgotten."""
 
@@ -30,9 +32,9 @@ log = logging.getLogger("worker")
 
 def main(trainer: Sequence[str] = TRAINER) -> None:
     options = _options()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # until Celery has handlers of its own
     settings = get_settings()
+    json_logs.set_up(settings.log_format)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # until Celery has handlers of its own
     db.migrate(settings.database_url)
     engine = db.engine(settings.database_url)
     sessions = Sessions(db.session_factory(engine, read_only=True), db.session_factory(engine))
@@ -43,7 +45,7 @@ def main(trainer: Sequence[str] = TRAINER) -> None:
     # A trainer needs no database and no store, so it is not told the way, nor the passwords.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PANOLLAVA_", "AWS_"))}
     with broker.embedded(settings.home, settings.broker_url) as bell:
-        work = Work(sessions, member, bell.url, environment, trainer)
+        work = Work(sessions, member, bell.url, environment, trainer, foreign_share=settings.foreign_share)
         if artifacts.is_remote(settings.artifacts):
             _every(SWEEP_SECONDS, lambda: uploads.left_behind(sessions, settings.scratch), work.leaving)
             _every(PRUNE_SECONDS, lambda: scratch.trim(settings.scratch), work.leaving)
@@ -59,6 +61,7 @@ def _work(work: Work) -> int:
     """Until a signal, and until the job at hand is saved and queued again. The exit status."""
     log.info("Worker %s takes jobs for %s.", work.member.name, ", ".join(work.member.devices))
     _every(HEARTBEAT_SECONDS, lambda: _beat(work), work.leaving)
+    _every(GLANCE_SECONDS, work.glance.look, work.leaving)
     patiently(work.recovery.others, work.leaving)
     _every(SWEEP_SECONDS, work.recovery.others, work.leaving)
     _every(SWEEP_SECONDS, work.take, work.leaving)
@@ -84,7 +87,7 @@ def _beat(work: Work) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _every(seconds: float, action: Callable[[], None], leaving: Event) -> None:
+def _every(seconds: float, action: Callable[[], object], leaving: Event) -> None:
     """Do it now and then until told to leave, in a thread. There is nobody above to raise to: what goes wrong is written down and tried again."""
 
     def rounds() -> None:

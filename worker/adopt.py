@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from sqlmodel import Session
 
 from app import doorbell
+from app.i18n import _, ngettext
 from app.jobs import service as jobs
 from app.models import Worker
 from worker import orphans
@@ -42,13 +43,16 @@ class Adoption:
                 return each.claimed, taken
         return None
 
-    def must_wait(self) -> bool:
-        """Whether a trainer that is nobody's, or somebody else's to adopt, is on one of this worker's devices."""
+    def held_by(self) -> str | None:
+        """Which of this worker's devices a trainer is on that is nobody's, or somebody else's to adopt."""
         with self.sessions.reading() as session:
             held = orphans.held(session, self.member) & set(self.member.devices)
-        if held:
-            log.warning("A trainer without a worker is on %s; waiting until it has been adopted or has left.", ", ".join(sorted(held)))
-        return bool(held)
+        if not held:
+            return None
+        devices = ", ".join(sorted(held))
+        log.warning("A trainer without a worker is on %s; waiting until it has been adopted or has left.", devices)
+        text = ngettext("its device {devices} is", "its devices {devices} are", len(held)).format(devices=devices)
+        return text + _(" held by a trainer that has lost its worker, until that is adopted or has left")
 
     def _fits(self, seen: Watched) -> bool:
         """A worker with another scratch directory would follow files that are not there."""

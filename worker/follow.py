@@ -7,6 +7,7 @@ take over at any byte, and nothing is lost or doubled. How an attempt ended is j
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -20,6 +21,7 @@ from sqlmodel import Session, select
 from app import artifacts, doorbell, ingest
 from app.jobs import service as jobs
 from app.models import Attempt, Job, JobStatus
+from app.telemetry.json_logs import about
 from panollava.events import EVENTS_FILE, SAVE_FILE
 from worker.process import OUTPUT_FILE, Patience, Stopping, Trainer
 
@@ -59,10 +61,15 @@ class Claimed:
     """On this host."""
     name: str
     """Of the directory as everybody knows it: a path too, or its address in a store."""
+    run_id: int | None = None
 
     @classmethod
-    def of(cls, attempt: Attempt, scratch: Path | None = None) -> "Claimed":
-        return cls(attempt.job_id, attempt.id, attempt.number, artifacts.local(attempt.directory, scratch), attempt.directory)
+    def of(cls, attempt: Attempt, scratch: Path | None = None, run_id: int | None = None) -> "Claimed":
+        return cls(attempt.job_id, attempt.id, attempt.number, artifacts.local(attempt.directory, scratch), attempt.directory, run_id)
+
+    def named(self) -> AbstractContextManager[None]:
+        """As long as this lasts, log lines say that they are about it."""
+        return about(run=self.run_id, job=self.job_id, attempt=self.number)
 
 
 def take_in(session: Session, claimed: Claimed) -> int:

@@ -6,6 +6,7 @@ A trainer whose lease is not renewed saves and leaves (`panollava.training.lease
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from pathlib import Path
 from threading import Event, Thread
 
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 def renewed(directory: Path) -> Iterator[None]:
     """As long as this lasts, the trainer of this directory has a worker. In a thread of its own: whoever follows may wait for a database."""
     ended = Event()
-    thread = Thread(target=_renew, args=(directory / LEASE_FILE, ended), daemon=True)
+    thread = Thread(target=copy_context().run, args=(_renew, directory / LEASE_FILE, ended), daemon=True)
     thread.start()
     try:
         yield

@@ -33,7 +33,7 @@ class Watched:
     def of(cls, job: Job, attempt: Attempt, worker: Worker | None, member: Member) -> "Watched":
         is_here = attempt.boot_id == process.boot_id()
         return cls(
-            Claimed.of(attempt, member.scratch), job.worker_id, trainer_of(attempt), devices_of(attempt, worker), is_here,
+            Claimed.of(attempt, member.scratch, job.run_id), job.worker_id, trainer_of(attempt), devices_of(attempt, worker), is_here,
             is_left=is_here and worker is not None and (worker.id == member.id or is_dead(worker)), heard_at=job.heartbeat_at,
         )  # fmt: skip
 
@@ -65,6 +65,11 @@ def strays(session: Session) -> list[Identity]:
     """Trainers of this machine that live on although their attempt is over."""
     over = (col(Attempt.number) < Job.attempt) | col(Job.status).not_in(ACTIVE)
     return [trainer for attempt in _unseen(session, over) if (trainer := trainer_of(attempt)) and trainer.alive]
+
+
+def trainers(session: Session) -> list[Identity]:
+    """Every trainer that lives on this machine, whoever follows it."""
+    return [trainer for attempt in _unseen(session) if (trainer := trainer_of(attempt)) and trainer.alive]
 
 
 def held(session: Session, member: Member) -> frozenset[str]:

@@ -193,7 +193,14 @@ def start(
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**environment, "CUDA_VISIBLE_DEVICES": visible, LEASE_VARIABLE: str(lease_seconds), "PYTHONUNBUFFERED": "1"},
+            # CUDA then numbers devices as the driver does, from whom their numbers come.
+            env={
+                "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+                **environment,
+                "CUDA_VISIBLE_DEVICES": visible,
+                LEASE_VARIABLE: str(lease_seconds),
+                "PYTHONUNBUFFERED": "1",
+            },
             start_new_session=True,
         )
     return Child(process)

@@ -68,20 +68,24 @@ class Recovery:
 
     def _recover(self, lost: Sequence[Watched]) -> None:
         for each in lost:
-            log.warning("Nobody works on job %d, attempt %d, any more; recovering it.", each.claimed.job_id, each.claimed.number)
-            try:
-                _end(each)
-                self._bring_in(each)
-                uploads.store_rest(self.sessions, each.claimed, self.member.scratch)
-                self._settle(each)
-            except Fenced:
-                log.warning("Somebody else has taken job %d.", each.claimed.job_id)
-            except AWAY:
-                raise
-            except Away as error:
-                log.warning("Job %d is recovered when the store answers: what its trainer left is on this host alone. %s", each.claimed.job_id, error)
-            except Exception:  # an unreadable directory, say: one such job must not keep the others from being recovered
-                log.exception("Job %d could not be recovered; trying again at the next sweep.", each.claimed.job_id)
+            with each.claimed.named():
+                self._recover_one(each)
+
+    def _recover_one(self, lost: Watched) -> None:
+        log.warning("Nobody works on job %d, attempt %d, any more; recovering it.", lost.claimed.job_id, lost.claimed.number)
+        try:
+            _end(lost)
+            self._bring_in(lost)
+            uploads.store_rest(self.sessions, lost.claimed, self.member.scratch)
+            self._settle(lost)
+        except Fenced:
+            log.warning("Somebody else has taken job %d.", lost.claimed.job_id)
+        except AWAY:
+            raise
+        except Away as error:
+            log.warning("Job %d is recovered when the store answers: what its trainer left is on this host alone. %s", lost.claimed.job_id, error)
+        except Exception:  # an unreadable directory, say: one such job must not keep the others from being recovered
+            log.exception("Job %d could not be recovered; trying again at the next sweep.", lost.claimed.job_id)
 
     def _bring_in(self, lost: Watched) -> None:
         """All that its trainer wrote; of one elsewhere, which may still write, what is there now. Raises Fenced."""

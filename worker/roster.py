@@ -14,10 +14,12 @@ from sqlalchemy.orm import sessionmaker
 from sqlmodel import Session, col, select, update
 
 from app import db, doorbell
+from app.gpus import Gpu
 from app.jobs.states import PATIENCE
-from app.models import Worker
+from app.models import ACTIVE, Attempt, Job, Worker
 from panollava import __version__
-from worker.process import Identity
+from panollava.events import EVENTS_FILE
+from worker.process import OUTPUT_FILE, Identity
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +58,29 @@ def join(
 
 
 def beat(writing: sessionmaker[Session], member: Member) -> None:
-    """Say that this worker lives. Raises NameTaken when its row speaks of another process by now."""
+    """Say that this worker lives, and how far it is behind. Raises NameTaken when its row speaks of another process by now."""
     with writing.begin() as session:
-        if not _write(session, member, heartbeat_at=db.now(session)):
+        if not _write(session, member, heartbeat_at=db.now(session), unread=unread(session, member.id)):
             raise NameTaken(f"Another process has taken the name {member.name}.")
+
+
+def unread(session: Session, worker_id: int) -> int:
+    """Bytes that trainers of this worker have written and the database does not hold."""
+    query = select(Attempt).join(Job, (col(Job.id) == Attempt.job_id) & (col(Job.attempt) == Attempt.number))
+    mine = session.exec(query.where(Job.worker_id == worker_id, col(Job.status).in_(ACTIVE)))
+    return sum(_unread(attempt) for attempt in mine)
+
+
+def show_gpus(writing: sessionmaker[Session], member: Member, gpus: Sequence[Gpu]) -> None:
+    """Say what is on this worker's devices."""
+    with writing.begin() as session:
+        _write(session, member, gpus=[gpu.model_dump() for gpu in gpus], gpus_at=db.now(session))
+
+
+def hold_back(writing: sessionmaker[Session], member: Member, why: str | None) -> None:
+    """Say why this worker takes no job, or that it takes them again."""
+    with writing.begin() as session:
+        _write(session, member, held_back=why)
 
 
 def leave(writing: sessionmaker[Session], member: Member) -> None:
@@ -86,11 +107,18 @@ def _take(session: Session, holder: Worker | None, name: str, devices: Sequence[
         "name": name, "host": socket.gethostname(), "pid": identity.pid, "pid_started": identity.started, "boot_id": identity.boot_id,
         "queue": doorbell.queue(len(devices)), "devices": list(devices), "version": __version__,
         "started_at": now, "heartbeat_at": now, "stopped_at": None,
+        "gpus": [], "gpus_at": None, "held_back": None, "unread": 0,
     }  # fmt: skip
     row = holder.sqlmodel_update(values) if holder else Worker.model_validate(values)
     session.add(row)
     session.flush()
     return row.id
+
+
+def _unread(attempt: Attempt) -> int:
+    read = {EVENTS_FILE: attempt.event_offset, OUTPUT_FILE: attempt.log_offset}
+    files = {Path(attempt.directory, name): offset for name, offset in read.items()}
+    return sum(max(0, file.stat().st_size - offset) for file, offset in files.items() if file.exists())
 
 
 def _write(session: Session, member: Member, **values: Any) -> bool:

@@ -14,11 +14,13 @@ from app.artifacts import Gone
 from app.jobs import service as jobs
 from app.jobs.finish import finish
 from app.models import Attempt, Job, JobStatus, Worker
+from app.settings import FOREIGN_SHARE
 from panollava.events import EVENTS_FILE
-from worker import commands, lease, outcome, process
+from worker import commands, lease, outcome, process, roster
 from worker.adopt import Adoption
 from worker.exchange import Exchange, Interrupted
 from worker.follow import AWAY, Claimed, Fenced, Follower, Sessions, follow, patiently
+from worker.glance import Glance
 from worker.lease import LEASE_SECONDS
 from worker.outcome import Outcome
 from worker.process import OUTPUT_FILE, Child, Patience, Stopping, Trainer
@@ -44,14 +46,19 @@ class Work:
     """How long a trainer may take to stop."""
     lease_seconds: float = LEASE_SECONDS
     """How long one goes on without a worker."""
+    foreign_share: float = FOREIGN_SHARE
+    """Of a device's memory, that others may hold without keeping this worker from taking jobs."""
     leaving: Event = field(default_factory=Event)
     recovery: Recovery = field(init=False)
     adoption: Adoption = field(init=False)
+    glance: Glance = field(init=False)
+    _held_back: str | None = None
     _lock: Lock = field(default_factory=Lock)
 
     def __post_init__(self) -> None:
         self.recovery = Recovery(self.sessions, self.member, self.broker_url)
         self.adoption = Adoption(self.sessions, self.member, self.broker_url)
+        self.glance = Glance(self.sessions, self.member, self.foreign_share)
 
     def take(self) -> None:
         """Do what there is for this worker's devices, until nothing is. A second caller waits, then finds the rest."""
@@ -63,12 +70,22 @@ class Work:
         """What others left behind comes first: it may be on our devices. False if there was nothing to do."""
         self.recovery.everybody()
         if adopted := self.adoption.take():
-            self._do(*adopted)
+            with adopted[0].named():
+                self._do(*adopted)
             return True
-        if self.adoption.must_wait() or (claimed := self._claim()) is None:
+        if self._must_wait() or (claimed := self._claim()) is None:
             return False
-        self._do(claimed)
+        with claimed.named():
+            self._do(claimed)
         return True
+
+    def _must_wait(self) -> bool:
+        """Whether somebody else is on this worker's devices. Its row says who, for those who wait for it."""
+        why = self.adoption.held_by() or self.glance.occupied_by()
+        if why != self._held_back:
+            roster.hold_back(self.sessions.writing, self.member, why)
+            self._held_back = why
+        return why is not None
 
     def wait(self) -> None:
         """Until no job is at hand."""
@@ -78,9 +95,10 @@ class Work:
     def _claim(self) -> Claimed | None:
         with self.sessions.writing.begin() as session:
             attempt = jobs.claim(session, session.get_one(Worker, self.member.id))
-            claimed = Claimed.of(attempt, self.member.scratch) if attempt else None
+            claimed = Claimed.of(attempt, self.member.scratch, session.get_one(Job, attempt.job_id).run_id) if attempt else None
         if claimed:
-            log.info("Job %d, attempt %d, in %s", claimed.job_id, claimed.number, claimed.directory)
+            with claimed.named():
+                log.info("Job %d, attempt %d, in %s", claimed.job_id, claimed.number, claimed.directory)
             doorbell.announce(self.broker_url)
         return claimed
 

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, takewhile
 from typing import Any, TypeVar
@@ -70,6 +70,8 @@ class Hub:
         self._bell = asyncio.Event()  # something may be in the database
         self._news = asyncio.Event()  # something is in the ring; replaced at each delivery
         self._closed = False
+        self.clients = 0
+        """Streams that are open."""
 
     async def run(self) -> None:
         """Until closed. A database that is away is waited for: the streams stay open and miss nothing."""
@@ -101,7 +103,7 @@ class Hub:
 
         It says whether that is `complete`: events are kept for some hours, so who was away for longer reads its pages anew.
         """
-        with contextlib.suppress(Closed):
+        with contextlib.suppress(Closed), self._counted():
             last, complete = await self._start(last_id)
             yield ServerSentEvent(data={"complete": complete}, event="hello", id=str(last))
             while not self._closed:
@@ -111,6 +113,14 @@ class Hub:
                     yield each.sse
                 if last >= self._head and not await _set_within(news, PING_SECONDS):
                     yield ServerSentEvent(data={}, event="ping")
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        self.clients += 1
+        try:
+            yield
+        finally:
+            self.clients -= 1
 
     async def _start(self, last_id: int | None) -> tuple[int, bool]:
         await self._begun.wait()

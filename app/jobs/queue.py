@@ -5,17 +5,17 @@ from typing import Any
 
 from sqlmodel import Session, col, func, select
 
-from app import db
-from app.jobs import waiting
+from app import db, doorbell
+from app.jobs import order, pauses, waiting
 from app.jobs.states import PATIENCE, is_lost
 from app.models import ACTIVE, ENDED, Job, JobStatus, StageChange, StageRun, Transition, Worker
 
 
 def entries(session: Session) -> Sequence[dict[str, Any]]:
     """Jobs at work, then queued ones in the order in which workers take them; each with its stage and why it waits."""
-    first_at_work, first_taken = col(Job.status) == JobStatus.queued, (col(Job.priority).desc(), col(Job.id))
+    first_at_work = col(Job.status) == JobStatus.queued
     query = select(Job, StageRun.stage).outerjoin(StageRun, col(Job.stage_id) == StageRun.id)
-    found = session.exec(query.where(col(Job.status).not_in(ENDED)).order_by(first_at_work, *first_taken)).all()
+    found = session.exec(query.where(col(Job.status).not_in(ENDED)).order_by(first_at_work, *order.TAKEN)).all()
     reasons, now = waiting.reasons(session, [job for job, _stage in found]), db.now(session)
     return [
         job.model_dump() | {"stage": stage, "waiting_because": reasons.get(job.id), "is_lost": is_lost(job, now)}
@@ -26,6 +26,14 @@ def entries(session: Session) -> Sequence[dict[str, Any]]:
 def length(session: Session) -> int:
     """How many jobs wait."""
     return session.exec(select(func.count()).select_from(Job).where(Job.status == JobStatus.queued)).one()
+
+
+def names(session: Session) -> Sequence[str]:
+    """Queues in which something waits or that a living worker serves, and paused ones."""
+    living = (col(Worker.stopped_at).is_(None), col(Worker.heartbeat_at) >= db.now(session) - PATIENCE)
+    devices = set(session.exec(select(Job.devices).where(Job.status == JobStatus.queued).distinct()))
+    devices |= {len(worker.devices) for worker in session.exec(select(Worker).where(*living))}
+    return list(dict.fromkeys([*map(doorbell.queue, sorted(devices)), *sorted(set(pauses.paused(session)) - {pauses.EVERYTHING})]))
 
 
 def workers(session: Session) -> Sequence[dict[str, Any]]:

@@ -13,6 +13,7 @@ from app import artifacts, db
 from app.checkpoints import service as checkpoints
 from app.errors import Conflict, NotFound
 from app.i18n import _
+from app.jobs import order, pauses
 from app.jobs.states import enqueue, is_lost, move, move_on, record
 from app.jobs.waiting import why_waiting
 from app.models import ACTIVE, ENDED, Attempt, Checkpoint, Job, JobStatus, Worker
@@ -36,7 +37,13 @@ def attempt_of(session: Session, job: Job) -> Attempt:
 
 
 def claim(session: Session, worker: Worker) -> Attempt | None:
-    """The best queued job for as many devices as the worker owns is now its own, as a new attempt with an empty directory; None if there is none."""
+    """The best queued job for as many devices as the worker owns is now its own, as a new attempt with an empty directory.
+
+    None if there is none, or if its queue is paused.
+    """
+    order.lock(session)
+    if pauses.of(session, len(worker.devices)):
+        return None
     while job := _best_queued(session, len(worker.devices)):
         now = db.now(session)
         mine = {"worker_id": worker.id, "started_at": now, "heartbeat_at": now, "progress": {}}
@@ -46,8 +53,8 @@ def claim(session: Session, worker: Worker) -> Attempt | None:
 
 
 def _best_queued(session: Session, devices: int) -> Job | None:
-    """The highest priority, then the oldest."""
-    query = select(Job).where(Job.status == JobStatus.queued, Job.devices == devices).order_by(col(Job.priority).desc(), col(Job.id)).limit(1)
+    """The highest priority, then the oldest, unless somebody moved it."""
+    query = select(Job).where(Job.status == JobStatus.queued, Job.devices == devices).order_by(*order.TAKEN).limit(1)
     return session.exec(query.execution_options(populate_existing=True)).first()
 
 

@@ -30,6 +30,7 @@ def enqueue(session: Session, job: Job, actor: str, reason: str) -> Job:
     job.queued_at = db.now(session)
     session.add(job)
     session.flush()
+    job.rank = job.id
     record(session, job, None, actor, reason)
     return job
 

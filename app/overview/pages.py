@@ -20,9 +20,14 @@ def _attention(session: Session) -> dict[str, Any]:
     return {"troubles": troubles, "count": count, "days": overview.ATTENTION_LASTS.days}
 
 
+def _workers(session: Session) -> dict[str, Any]:
+    workers = overview.workers(session)
+    return {"workers": workers, "cards": overview.gpus(workers)}
+
+
 PIECES: dict[Part, Callable[[Session], dict[str, Any]]] = {
-    "workers": lambda session: {"workers": overview.workers(session)},
-    "queue": lambda session: {"queue": overview.queued(session)},
+    "workers": _workers,
+    "queue": lambda session: {"queue": overview.queued(session, overview.QUEUE_ROWS)},
     "running": lambda session: {"running": overview.running(session)},
     "recent": lambda session: {"recent": overview.recent(session)},
     "attention": _attention,

@@ -1,6 +1,6 @@
 """What the first page tells. Every function reads what one piece of it shows, in a fixed number of queries."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -9,8 +9,10 @@ from sqlalchemy import and_, or_, tuple_
 from sqlmodel import Session, col, select
 
 from app import db
+from app.gpus import Gpu
 from app.i18n import _
-from app.jobs import progress, queue
+from app.jobs import pauses, progress, queue
+from app.jobs.pauses import Pause
 from app.models import ACTIVE, Evaluation, Export, Job, JobKind, JobStatus, MetricSeries, Run
 from app.runs.table import lists, rows
 from app.runs.table.lists import Shown
@@ -40,11 +42,21 @@ class Work:
 
 
 @dataclass(frozen=True)
+class Card:
+    """A GPU, and the worker that owns it."""
+
+    worker: Mapping[str, Any]
+    """As `workers` has it."""
+    gpu: Gpu
+
+
+@dataclass(frozen=True)
 class Queue:
     """The head of the queue, in the order in which workers take it."""
 
     work: Sequence[Work]
     length: int
+    pauses: Sequence[Pause]
 
 
 @dataclass(frozen=True)
@@ -68,13 +80,18 @@ def workers(session: Session) -> list[dict[str, Any]]:
     return [worker | {"at": at.get(worker["job_id"])} for worker in living]
 
 
+def gpus(workers: Iterable[Mapping[str, Any]]) -> list[Card]:
+    """One for each device of these that a driver knows, if they live: of the others nobody has looked lately."""
+    return [Card(worker, Gpu.model_validate(gpu)) for worker in workers if worker["is_alive"] for gpu in worker["gpus"]]
+
+
 def running(session: Session) -> list[Work]:
     return _work(session, [each for each in queue.entries(session) if each["status"] in ACTIVE])
 
 
-def queued(session: Session) -> Queue:
+def queued(session: Session, most: int) -> Queue:
     waiting = [each for each in queue.entries(session) if each["status"] == JobStatus.queued]
-    return Queue(_work(session, waiting[:QUEUE_ROWS]), len(waiting))
+    return Queue(_work(session, waiting[:most]), len(waiting), list(pauses.paused(session).values()))
 
 
 def recent(session: Session) -> list[RunRow]:

@@ -3,7 +3,7 @@
 // A listener says up to which event it knows everything. It is told what is newer, each event once. When events are missing,
 // because the server has forgotten them, it is told "reset" and reads anew. Runs in the shared worker, or in the page where there is none.
 
-const KINDS = ["job", "metric", "progress", "checkpoint", "log", "note", "sample", "evaluation"];
+const KINDS = ["job", "metric", "progress", "checkpoint", "log", "note", "sample", "evaluation", "queue"];
 const KEPT = 2000; // events for tabs that open later
 const RETRY_MS = 2000;
 const SILENT_MS = 40000; // the server says something every 15 s; after so long a silence the line is dead, whatever the browser thinks of it

@@ -205,7 +205,7 @@ def test_it_stands_in_the_queue_and_among_troubles_under_its_checkpoint(house, s
     job, attempt = house.claim(session, session.get_one(Worker, 1))
     (entry, waiting) = queue.entries(session)
     assert (entry["kind"], entry["stage"], entry["export_id"]) == ("export", None, 1)
-    assert "is busy with an export of run 1" in why_waiting(session, session.get_one(Job, waiting["id"]))
+    assert "runs an export of run 1" in why_waiting(session, session.get_one(Job, waiting["id"]))
     end(session, job, attempt, JobStatus.failed, left=False, reason="bad_input", detail="no such file")
     troubles, _count = overview.attention(session)
     assert [(each.url, each.can_resume) for each in troubles if each.job.kind is JobKind.export] == [

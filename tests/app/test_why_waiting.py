@@ -5,8 +5,10 @@ from datetime import timedelta
 from sqlmodel import select, update
 
 from app import db
+from app.jobs import pauses
 from app.jobs import service as jobs
 from app.models import Job, Worker
+from panollava.events import Progress
 
 
 def why(house, session):
@@ -22,7 +24,9 @@ def test_no_worker_at_all(house, session):
 def test_no_worker_with_as_many_devices(house, session):
     house.create(session, devices=2)
     house.worker(session)
-    assert why(house, session) == ["needs 2 devices; no worker serves x2"]
+    assert why(house, session) == ["needs 2 devices; no worker serves x2, there is x1"]
+    house.worker(session, "large", devices=4)
+    assert why(house, session) == ["needs 2 devices; no worker serves x2, there are x1 and x4"]
 
 
 def test_workers_that_are_silent_or_have_left_serve_nothing(house, session):
@@ -38,7 +42,52 @@ def test_the_one_worker_is_busy_and_others_come_first(house, session):
     for _ in range(4):
         house.create(session)
     house.claim(session, house.worker(session, "gpu-0"))
-    assert why(house, session) == ["worker gpu-0 is busy with run 1", "behind 1 job", "behind 2 jobs"]
+    assert why(house, session) == ["the only x1 worker runs run 1", "behind 1 job", "behind 2 jobs"]
+
+
+def test_the_time_that_is_left_is_told_as_soon_as_the_trainer_foresees_it(house, session):
+    house.create(session, devices=2)
+    job, attempt = house.claim(session, house.worker(session, devices=2))
+    house.create(session, devices=2)
+    assert why(house, session) == ["needs 2 devices; the only x2 worker runs run 1"]
+    house.tell(session, job, attempt, Progress(done=1, total=9, unit="steps", eta_seconds=35 * 60.0))
+    assert why(house, session) == ["needs 2 devices; the only x2 worker runs run 1, about 35 min left"]
+    house.tell(session, job, attempt, Progress(done=8, total=9, unit="steps", eta_seconds=5.0))
+    assert why(house, session) == ["needs 2 devices; the only x2 worker runs run 1, less than a minute left"]
+
+
+def test_of_several_workers_the_first_that_is_free_is_told_once_all_can_foresee_it(house, session):
+    for _ in range(3):
+        house.create(session)
+    first, second = (house.claim(session, house.worker(session, name)) for name in ("gpu-0", "gpu-1"))
+    house.tell(session, *first, Progress(done=1, total=9, unit="steps", eta_seconds=7200.0))
+    assert why(house, session) == ["all 2 workers of x1 are busy"]
+    house.tell(session, *second, Progress(done=1, total=9, unit="steps", eta_seconds=600.0))
+    assert why(house, session) == ["all 2 workers of x1 are busy, the first of them has about 10 min left"]
+
+
+def test_a_worker_that_takes_nothing_says_why(house, session):
+    house.create(session)
+    worker = house.worker(session, "gpu-0")
+    worker.held_back = "GPU 0 is occupied by python (pid 7), which is no run of this house"
+    session.flush()
+    assert why(house, session) == [f"the only x1 worker takes nothing: {worker.held_back}"]
+    house.claim(session, house.worker(session, "gpu-1"))
+    house.create(session)
+    assert why(house, session) == [f"worker gpu-0 is free but takes nothing: {worker.held_back}"]
+    house.worker(session, "gpu-2")
+    assert why(house, session) == ["a worker is free and about to take it"]
+
+
+def test_a_paused_queue_comes_before_every_other_reason(house, session):
+    house.create(session)
+    house.create(session, devices=2)
+    pauses.pause(session, "anna", "x1", "maintenance")
+    said = why(house, session)
+    assert said[1] == "needs 2 devices; no worker serves x2"
+    assert said[0].startswith("queue x1 is paused by anna since ") and said[0].endswith(" UTC: maintenance")
+    pauses.pause(session, "ben")
+    assert [each[: len("the queue is paused by ben since ")] for each in why(house, session)] == ["the queue is paused by ben since "] * 2
 
 
 def test_a_higher_priority_comes_first(house, session):

@@ -77,7 +77,7 @@ def test_the_queue_has_its_order_and_the_reason_each_waits(house):
     assert "needs 1 device; no worker serves x1" in html
     house.claim()
     html = piece(house, "queue")
-    assert "worker x1 is busy with run 1" in html and ">first<" not in html
+    assert "the only x1 worker runs run 1" in html and ">first<" not in html
 
 
 def test_a_long_queue_is_cut_and_says_how_long_it_is(house, monkeypatch):

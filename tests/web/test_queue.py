@@ -15,7 +15,7 @@ def test_the_queue_has_what_is_at_work_then_what_waits_in_its_order(house):
     queue = house.read.get("/queue").json()
     assert [each["run_id"] for each in queue] == [urgent["id"], first["id"], later["id"]]
     assert [each["status"] for each in queue] == ["running", "queued", "queued"]
-    assert [each["waiting_because"] for each in queue] == [None, f"worker x1 is busy with run {urgent['id']}", "behind 1 job"]
+    assert [each["waiting_because"] for each in queue] == [None, f"the only x1 worker runs run {urgent['id']}", "behind 1 job"]
     assert (queue[0]["stage"], queue[0]["is_lost"]) == ("vision", False)
 
 

@@ -42,7 +42,7 @@ def test_every_run_is_a_row_with_its_status_and_what_there_is_to_say_of_it(house
     assert "Failed" in row(html, failed) and "CUDA out of memory. Tried to allocate 2 GiB" in row(html, failed) and "more" not in row(html, failed)
     assert "Running" in row(html, running) and "62 %, 58 min left" in row(html, running)
     assert 'aria-label="Resampler running 62 %"' in row(html, running)
-    assert "Queued" in row(html, queued) and f"worker x1 is busy with run {running['id']}" in row(html, queued)
+    assert "Queued" in row(html, queued) and f"the only x1 worker runs run {running['id']}" in row(html, queued)
 
 
 def test_a_silent_run_is_never_shown_as_running(house, three):

@@ -17,6 +17,8 @@ REASONS = {
     "retry": _("to be tried again"),
     "trained_again": _("to be trained again, from its start"),
     "gate_opened": _("its gate was opened"),
+    "moved_in_queue": _("moved in the queue"),
+    "priority_changed": _("its priority was changed"),
 }
 RESUMED = {JobStatus.queued: _("to go on"), JobStatus.running: _("the trainer goes on from a checkpoint")}
 
