@@ -65,6 +65,7 @@ class RunOut(Row):
     request_key: str | None
     created_at: datetime
     created_by: str
+    imported_from: str | None = Field(None, description="Where a terminal trained it: what the directories of its stages share.")
     stages: list[StageOut]
 
 

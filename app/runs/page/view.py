@@ -15,6 +15,7 @@ from app.checkpoints.kept import Reason
 from app.datasets.tables import SPLITS, paths_of
 from app.i18n import ngettext
 from app.jobs import queue
+from app.jobs import service as jobs
 from app.jobs.states import PATIENCE
 from app.launch import preview
 from app.metrics import service as metrics
@@ -79,13 +80,18 @@ class RunView:
         """It waits or is at work."""
         return self.current.status not in ENDED
 
+    @cached_property
+    def is_terminals(self) -> bool:
+        """A terminal is at it, and nobody here hears of it until it is imported again."""
+        return self.job is not None and jobs.is_terminals(self.session, self.job)
+
     @property
     def can_stop(self) -> bool:
-        return self.current.status in (JobStatus.queued, JobStatus.starting, JobStatus.running)
+        return not self.is_terminals and self.current.status in (JobStatus.queued, JobStatus.starting, JobStatus.running)
 
     @property
     def can_save(self) -> bool:
-        return self.current.status in (JobStatus.starting, JobStatus.running)
+        return not self.is_terminals and self.current.status in (JobStatus.starting, JobStatus.running)
 
     @property
     def can_resume(self) -> bool:

@@ -1,0 +1,65 @@
+"""The chores as commands. Each works on this installation's own database and files; imports stay inside, as in `app.cli`."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.i18n import _
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import sessionmaker
+    from sqlmodel import Session
+
+    from app.settings import Settings
+
+Heard = Callable[[str, int, int], None]
+"""Is told how far something is: what, bytes done, bytes in all."""
+
+
+def mount(cli: typer.Typer) -> None:
+    cli.command("import")(import_run)
+
+
+def import_run(
+    directory: Annotated[Path, typer.Argument(metavar="RUN_DIR", help=_("runs/NAME_STAGE, or runs for all that lie in it."))],
+    over: Annotated[bool, typer.Option(help=_("What has not said how it ended has ended: its process is gone."))] = False,
+) -> None:
+    """Bring trainings from a terminal, torchrun included, into the dashboard; again, to take in what is new. Files stay where they are."""
+    from app.housekeeping.importing import Importer
+
+    with _house() as (settings, writing), _progress() as heard:
+        found = Importer(writing, settings, over, heard).bring_in(str(directory))
+    for each in found:
+        text = _("Run {run} ({name}): stage {stage} {status}, {bytes:,} bytes taken in.")
+        typer.echo(text.format(run=each.run_id, name=each.name, stage=each.stage, status=each.status, bytes=each.taken))
+        for remark in each.remarks:
+            typer.echo(f"  {remark}")
+
+
+@contextmanager
+def _house() -> Iterator[tuple["Settings", "sessionmaker[Session]"]]:
+    """This installation, its tables brought up to date."""
+    from app import db
+    from app.settings import get_settings
+
+    settings = get_settings()
+    db.migrate(settings.database_url)
+    engine = db.engine(settings.database_url)
+    try:
+        yield settings, db.session_factory(engine)
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def _progress() -> Iterator[Heard]:
+    """A bar on the terminal, for one thing after the other; nothing where nobody looks."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    with Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bars:
+        task = bars.add_task("")
+        yield lambda what, done, total: bars.update(task, description=what, completed=done, total=total)
