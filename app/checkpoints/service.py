@@ -38,9 +38,10 @@ def record(session: Session, job: Job, attempt: Attempt, saved: CheckpointSaved)
     path = (directory / saved.path).resolve()
     if not path.is_relative_to(directory.resolve()):
         raise BadInput(_("{path}: a checkpoint outside of its attempt's directory {directory}.").format(path=saved.path, directory=directory))
-    noted = {**saved.model_dump(include=NOTED), "val_loss": _val_loss(saved), "created_at": db.now(session)}
+    noted: dict[str, Any] = {**saved.model_dump(include=NOTED), "val_loss": _val_loss(saved), "created_at": db.now(session)}
     checkpoint = at(session, path)
     if checkpoint:
+        noted["pinned"] = checkpoint.pinned and checkpoint.sha256 == saved.sha256  # what was pinned is a file, not a name
         checkpoint.sqlmodel_update(noted)
     else:
         owner: dict[str, Any] = {"run_id": job.run_id, "stage_id": job.stage_id, "job_id": job.id, "attempt": attempt.number}

@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 from sqlmodel import Session, col, select
 
-from app.checkpoints import kept, lists
+from app.checkpoints import kept, lists, retention
 from app.checkpoints import service as checkpoints
 from app.checkpoints.kept import Reason
+from app.checkpoints.retention import Plan
 from app.datasets.tables import SPLITS, paths_of
 from app.i18n import ngettext
 from app.jobs import queue
@@ -192,6 +193,11 @@ class RunView:
     def kept(self, files: Sequence[Saved]) -> dict[int, list[Reason]]:
         """What they are kept for, by the id of their row."""
         return {each.row.id: each.reasons for each in kept.describe(self.session, [file.row for file in files])}
+
+    def retention(self, steps: int | None) -> Plan:
+        """What goes under the run's rule, or if it kept so many step checkpoints."""
+        rule = retention.rule_of(self.row)
+        return retention.plan(self.session, self.row, rule if steps is None else rule.model_copy(update={"steps": steps}))
 
     # samples
 
