@@ -21,6 +21,27 @@ Heard = Callable[[str, int, int], None]
 
 def mount(cli: typer.Typer) -> None:
     cli.command("import")(import_run)
+    cli.command()(migrate)
+    cli.command()(doctor)
+
+
+def migrate() -> None:
+    """Bring the database's tables up to this version; servers and workers do it too when they start."""
+    with _house():
+        typer.echo(_("The tables are those of this version."))
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help=_("JSON instead of a table."))] = False) -> None:
+    """Look at database, broker, workers, devices, disks and versions, and say what to do. Exit status 1 if anything fails."""
+    from dataclasses import asdict
+
+    from app import remote
+    from app.housekeeping.doctor import examine
+    from app.settings import get_settings
+
+    findings = [asdict(each) for each in examine(get_settings())]
+    remote.show(_("Doctor"), ("check", "level", "found", "do"), findings, as_json)
+    raise typer.Exit(int(any(each["level"] == "fail" for each in findings)))
 
 
 def import_run(
