@@ -82,6 +82,7 @@ def test_a_database_that_somebody_holds_locked_cannot_be_written(tmp_path, sqlit
     monkeypatch.setattr(db, "LOCK_PATIENCE", 50)
     (tmp_path / "panollava.db").write_bytes(sqlite_template.read_bytes())
     holder = sqlite3.connect(tmp_path / "panollava.db", isolation_level=None)
+    holder.execute("PRAGMA journal_mode = WAL")  # as the first process of a house has set it
     holder.execute("BEGIN IMMEDIATE")
     ((level, found, _do),) = looked(doctor.examine(settings(tmp_path)), "database writes")
     holder.close()
