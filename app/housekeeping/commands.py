@@ -21,8 +21,48 @@ Heard = Callable[[str, int, int], None]
 
 def mount(cli: typer.Typer) -> None:
     cli.command("import")(import_run)
+    cli.command()(backup)
+    cli.command()(restore)
     cli.command()(migrate)
     cli.command()(doctor)
+
+
+def backup(
+    file: Annotated[Path, typer.Argument(help=_("What to write, a tar.gz; replaced when it is whole."))],
+    with_checkpoints: Annotated[bool, typer.Option(help=_("Also the checkpoints themselves: gigabytes."))] = False,
+) -> None:
+    """Copy the database and the small files of all runs into one file, while the house runs."""
+    from app.formats import size
+    from app.housekeeping.backup import backup
+    from app.settings import get_settings
+
+    with _progress() as heard:
+        manifest = backup(get_settings(), file, with_checkpoints=with_checkpoints, heard=heard)
+    typer.echo(_("{file}: {n:,} files, {size}.").format(file=file, n=len(manifest.files), size=size(file.stat().st_size)))
+    if not with_checkpoints:
+        typer.echo(_("Checkpoints are not in it; --with-checkpoints takes them along."))
+    for directory in manifest.left_out:
+        typer.echo(_("Not in it, because it lies elsewhere: {directory}").format(directory=directory))
+
+
+def restore(file: Annotated[Path, typer.Argument(exists=True, help=_("A file that `panollava backup` wrote."))]) -> None:
+    """Make a house of a backup, where there is none yet: PANOLLAVA_HOME, PANOLLAVA_DATABASE_URL and PANOLLAVA_ARTIFACTS say where."""
+    from app.housekeeping.restore import restore
+    from app.settings import get_settings
+
+    settings = get_settings()
+    with _progress() as heard:
+        done = restore(settings, file, heard)
+    text = _("{n:,} files of {at:%Y-%m-%d %H:%M} UTC are back, in {path}.")
+    typer.echo(text.format(n=done.files, at=done.manifest.created_at, path=settings.artifacts))
+    if done.missing:
+        typer.echo(_("{n:,} checkpoints have no file here; their pages say so.").format(n=done.missing))
+    if done.open_jobs:
+        typer.echo(
+            _("{n:,} jobs waited or were at work: workers of this house take them. Start none while the old house works.").format(n=done.open_jobs)
+        )
+    for directory in done.manifest.left_out:
+        typer.echo(_("Was not in the backup, because it lay elsewhere: {directory}").format(directory=directory))
 
 
 def migrate() -> None:
