@@ -67,8 +67,7 @@ def embedded(home: Path, configured: str | None = None) -> Broker:
     if not (server := find_server()):
         return Broker(_folder(home / "doorbell").as_uri().replace("file:", "filesystem:"))
     directory = _folder(home / "redis")
-    socket = _socket(directory)
-    url = f"redis+socket://{quote(str(socket))}?virtual_host=0"
+    url = embedded_url(directory)
     owner = (directory / "owner.lock").open("a")
     try:
         # The lock goes with the process that holds it, so it tells a living owner from one that was killed.
@@ -77,13 +76,18 @@ def embedded(home: Path, configured: str | None = None) -> Broker:
         owner.close()
         _await(url)
         return Broker(url)
-    broker = Broker(url, owner=owner, process=None if _answers(url) else _start(server, directory, socket))
+    broker = Broker(url, owner=owner, process=None if answers(url) else _start(server, directory))
     try:
         _await(url)
     except TimeoutError:
         broker.stop()
         raise
     return broker
+
+
+def embedded_url(directory: Path) -> str:
+    """Of the server whose files lie in that directory, whether it lives or not."""
+    return f"redis+socket://{quote(str(_socket(directory)))}?virtual_host=0"
 
 
 def find_server() -> str | None:
@@ -140,15 +144,15 @@ def _socket(directory: Path) -> Path:
     return _folder(Path(tempfile.gettempdir()) / f"panollava-{os.getuid()}-{name}") / "redis.sock"
 
 
-def _start(server: str, directory: Path, socket: Path) -> subprocess.Popen[bytes]:
+def _start(server: str, directory: Path) -> subprocess.Popen[bytes]:
     # A session of its own: Ctrl-C in the terminal must not take the broker away before its users have stopped.
-    where = ["--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700", "--dir", str(directory)]
+    where = ["--port", "0", "--unixsocket", str(_socket(directory)), "--unixsocketperm", "700", "--dir", str(directory)]
     what = ["--daemonize", "no", "--appendonly", "yes", "--save", ""]
     with (directory / "redis.log").open("ab") as log:
         return subprocess.Popen([server, *where, *what], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
     with contextlib.suppress(Away, BusyLoadingError):
         return bool(client(url).ping())
     return False
@@ -156,7 +160,7 @@ def _answers(url: str) -> bool:
 
 def _await(url: str) -> None:
     deadline = time.monotonic() + START_SECONDS
-    while not _answers(url):
+    while not answers(url):
         if time.monotonic() > deadline:
             raise TimeoutError(f"The Redis at {url} does not answer; its log is redis.log in the same home.")
         time.sleep(0.02)

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from app import remote
 from app.access.scope import Scope
 from app.errors import AppError
+from app.housekeeping import commands as housekeeping
 from app.i18n import _
 from panollava.errors import BadInput
 
@@ -109,6 +110,9 @@ def demo(
     from app.demo import run
 
     raise typer.Exit(run(directory, headless=headless, seed=seed))
+
+
+housekeeping.mount(cli)
 
 
 @tokens.command("create")

@@ -113,6 +113,10 @@ class Run(SQLModel, table=True):
         default=None, index=True, description="The run whose checkpoint it started from. No foreign key: it may be deleted."
     )
     origin: dict[str, Any] | None = _json(default=None, nullable=True, description="That checkpoint, see `Origin`; kept when it is deleted.")
+    imported_from: str | None = Field(
+        default=None, index=True, unique=True, description="Where a terminal trained it: what the directories of its stages share."
+    )
+    retention: dict[str, Any] | None = _json(default=None, nullable=True)
     created_at: datetime = _time(index=True)
     created_by: str
 
@@ -179,7 +183,7 @@ class Attempt(SQLModel, table=True):
     directory: str
     pid: int | None = None
     pid_started: float | None = Field(default=None, description="When the kernel started that pid, so that a reused pid is not mistaken for it.")
-    boot_id: str | None = Field(default=None, description="The boot of the machine on which it was claimed.")
+    boot_id: str | None = Field(default=None, description="The boot of the machine on which it was claimed; None of one that a terminal began.")
     devices: list[str] | None = _json(default=None, nullable=True, description="Those of its worker; None before they were written down.")
     resumed_step: int = Field(default=0, description="Optimizer step it continued from; 0 when it began at the start.")
     steps_per_epoch: float | None = Field(default=None, description="A step over this is its epoch. None until the trainer has told of one.")
@@ -266,6 +270,7 @@ class Checkpoint(SQLModel, table=True):
     val_loss: float | None = Field(default=None, index=True, description="As in `metrics`, for lists to be sorted by; None unless finite.")
     sha256: str
     size: int = Field(sa_type=BigInteger)
+    pinned: bool = Field(default=False, description="A person wants it kept.")
     created_at: datetime = _time()
     stored_at: datetime | None = _time(
         default=None, description="Since when the object store has it, and it may be used. Of a file in a directory it is not asked."

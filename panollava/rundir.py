@@ -14,6 +14,8 @@ from panollava.errors import BadInput
 from panollava.stages import Stage
 
 CHECKPOINTS = "checkpoints"
+WHICH_STAGE = "stage %s, in %s"
+"""A log says so at its beginning, by which `panollava import` tells it from those of other runs beside it."""
 BEST, LAST, FINAL = "best.ckpt", "last.ckpt", "model_final.safetensors"
 
 Kind = Literal["epoch", "step", "last", "best", "final"]

@@ -122,8 +122,9 @@ _ACTIVE = (
     select(Job, Attempt, Worker)
     .join(Attempt, (col(Attempt.job_id) == Job.id) & (col(Attempt.number) == Job.attempt))
     .outerjoin(Worker, col(Worker.id) == Job.worker_id)
-    .where(col(Job.status).in_(ACTIVE))
+    .where(col(Job.status).in_(ACTIVE), col(Attempt.boot_id).is_not(None))
 )
+"""One that a terminal began is nobody's to judge: it is told of when it is imported."""
 
 
 def _unseen(session: Session, *which: ColumnElement[bool]) -> Sequence[Attempt]:

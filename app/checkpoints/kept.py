@@ -93,10 +93,11 @@ def newest(rows: Iterable[Checkpoint], kind: str) -> set[int]:
     return {row.id for row in found.values()}
 
 
-def _special(session: Session, rows: Iterable[Checkpoint], stages: Mapping[int, StageRun]) -> dict[int, list[Reason]]:
-    """The best and the last of a stage."""
+def _special(session: Session, rows: Sequence[Checkpoint], stages: Mapping[int, StageRun]) -> dict[int, list[Reason]]:
+    """The best and the last of a stage, and what a person wants kept."""
     second = session.exec(select(Checkpoint).where(col(Checkpoint.stage_id).in_(stages), col(Checkpoint.kind).in_(SECOND_NAMES))).all()
-    of = {_("best"): best(second, stages.values()), _("last"): newest(second, "last")}
+    pinned = {row.id for row in rows if row.pinned}
+    of = {_("best"): best(second, stages.values()), _("last"): newest(second, "last"), _("pinned"): pinned}
     return {row.id: [Reason(words) for words, ids in of.items() if row.id in ids] for row in rows}
 
 

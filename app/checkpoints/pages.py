@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 
 from app.access.permissions import READ, Launcher
-from app.checkpoints import compare, exports, kept, lists, routes, view
+from app.checkpoints import compare, exports, kept, lists, retention, routes, view
 from app.checkpoints.lists import Kind, Sort, Wanted
 from app.checkpoints.routes import CheckpointDep
 from app.deps import BellDep, SessionDep
@@ -121,6 +121,25 @@ def show_checkpoint(checkpoint_id: int, frame: FrameDep, part: Literal["export"]
         return frame.render("checkpoints/_export.html", **exported)
     evaluated = [(each, _report(each)) for each in view.evaluations(frame.session, [shown])[0]]
     return frame.render("checkpoints/show.html", shown=shown, lineage=view.lineage(frame.session, shown), evaluated=evaluated, **exported)
+
+
+@router.post("/{checkpoint_id:int}/pin")
+def pin_checkpoint(actor: Launcher, request: Request, checkpoint: CheckpointDep, session: SessionDep) -> Response:
+    retention.pin(session, checkpoint, True)
+    return redirect(request, f"/checkpoints/{checkpoint.id}")
+
+
+@router.post("/{checkpoint_id:int}/unpin")
+def unpin_checkpoint(actor: Launcher, request: Request, checkpoint: CheckpointDep, session: SessionDep) -> Response:
+    retention.pin(session, checkpoint, False)
+    return redirect(request, f"/checkpoints/{checkpoint.id}")
+
+
+@router.post("/{checkpoint_id:int}/delete")
+def delete_checkpoint(actor: Launcher, request: Request, checkpoint: CheckpointDep, session: SessionDep) -> Response:
+    run_id = checkpoint.run_id
+    retention.delete(session, checkpoint)
+    return redirect(request, f"/runs/{run_id}?tab=checkpoints")
 
 
 @router.post("/{checkpoint_id:int}/export")

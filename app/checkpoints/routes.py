@@ -4,11 +4,11 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app import db
 from app.access.permissions import READ, Launcher
-from app.checkpoints import exports, lists
+from app.checkpoints import exports, lists, retention
 from app.checkpoints import service as checkpoints
 from app.checkpoints.lists import Kind, Sort, Wanted
 from app.deps import BellDep, Cursor, Limit, Page, Row, SessionDep
@@ -34,7 +34,22 @@ class CheckpointOut(Row):
     metrics: dict[str, float]
     sha256: str
     size: int
+    pinned: bool
     created_at: datetime
+
+
+class CheckpointPatch(BaseModel):
+    """What of a checkpoint a person decides."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    pinned: bool = Field(description="Kept, whatever the run's rule says.")
+
+
+class Removed(BaseModel):
+    """What a removal came to."""
+
+    bytes_freed: int = Field(description="What the file system has got back: nothing for a file that has another name still.")
 
 
 class ExportOut(Row):
@@ -83,6 +98,19 @@ def list_checkpoints(
 def show_checkpoint(checkpoint: CheckpointDep) -> CheckpointOut:
     """One checkpoint."""
     return CheckpointOut.model_validate(checkpoint)
+
+
+@router.patch("/{checkpoint_id}")
+def change_checkpoint(actor: Launcher, checkpoint: CheckpointDep, body: CheckpointPatch, session: SessionDep) -> CheckpointOut:
+    """Pin its file, under all its names, or let it go."""
+    retention.pin(session, checkpoint, body.pinned)
+    return CheckpointOut.model_validate(checkpoint)
+
+
+@router.delete("/{checkpoint_id}")
+def delete_checkpoint(actor: Launcher, checkpoint: CheckpointDep, session: SessionDep) -> Removed:
+    """Remove its file, under all its names. Refused, with the reason, for one that is kept for something: the best, a parent, a pinned one."""
+    return Removed(bytes_freed=retention.delete(session, checkpoint))
 
 
 @router.get("/{checkpoint_id}/export")

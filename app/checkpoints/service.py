@@ -41,9 +41,10 @@ def record(session: Session, job: Job, attempt: Attempt, saved: CheckpointSaved)
     if not artifacts.is_below(path, directory):
         raise BadInput(_("{path}: a checkpoint outside of its attempt's directory {directory}.").format(path=saved.path, directory=directory))
     unstored = {"stored_at": None, "removed_at": None}
-    noted = {**saved.model_dump(include=NOTED), "val_loss": _val_loss(saved), "created_at": db.now(session), **unstored}
+    noted: dict[str, Any] = {**saved.model_dump(include=NOTED), "val_loss": _val_loss(saved), "created_at": db.now(session), **unstored}
     checkpoint = at(session, path)
     if checkpoint:
+        noted["pinned"] = checkpoint.pinned and checkpoint.sha256 == saved.sha256  # what was pinned is a file, not a name
         checkpoint.sqlmodel_update(noted)
     else:
         owner: dict[str, Any] = {"run_id": job.run_id, "stage_id": job.stage_id, "job_id": job.id, "attempt": attempt.number}

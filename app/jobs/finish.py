@@ -7,7 +7,7 @@ from pathlib import Path
 from sqlmodel import Session
 
 from app import db
-from app.checkpoints import exports
+from app.checkpoints import exports, retention
 from app.checkpoints import service as checkpoints
 from app.evaluations import service as evaluations
 from app.jobs import service as jobs
@@ -51,6 +51,7 @@ def finish(
     move_on(session, job, status, actor, reason, detail=detail)
     if follow:
         follow()
+        retention.after_stage(session, job)
     return True
 
 

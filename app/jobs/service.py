@@ -17,6 +17,7 @@ from app.jobs import order, pauses
 from app.jobs.states import enqueue, is_lost, move, move_on, record
 from app.jobs.waiting import why_waiting
 from app.models import ACTIVE, ENDED, Attempt, Checkpoint, Job, JobStatus, Worker
+from panollava.events import STOP_FILE
 
 __all__ = ["enqueue", "is_lost", "move", "why_waiting"]
 
@@ -128,6 +129,11 @@ def _has_saved(session: Session, attempt: Attempt) -> bool:
     return session.exec(select(Checkpoint.id).where(*newer).limit(1)).first() is not None
 
 
+def is_terminals(session: Session, job: Job) -> bool:
+    """Whether a terminal started what is at work, and it is known as far as it was imported."""
+    return job.status in ACTIVE and attempt_of(session, job).boot_id is None
+
+
 # What people ask for
 
 
@@ -136,16 +142,25 @@ def request_stop(session: Session, job: Job, actor: str) -> None:
     session.refresh(job, with_for_update=True)
     if job.status is JobStatus.stopping:
         return
+    _check_ours(session, job)
     if job.status in ENDED:
         raise Conflict(_("Job {id} has already {status}; there is nothing to stop.").format(id=job.id, status=job.status))
     new = JobStatus.stopped if job.status is JobStatus.queued else JobStatus.stopping
     move_on(session, job, new, actor, "stop_requested", stop_requested_at=db.now(session))
 
 
+def _check_ours(session: Session, job: Job) -> None:
+    """Raises Conflict for a job whose trainer a terminal started: no worker hears what is asked of it."""
+    if is_terminals(session, job):
+        text = _("Job {id} was started in a terminal and imported. End it there, or with a file {file}; then import it again.")
+        raise Conflict(text.format(id=job.id, file=Path(job.directory, STOP_FILE)))
+
+
 def request_save(session: Session, job: Job, actor: str) -> None:
     """Ask for a checkpoint at the next step. Raises Conflict for a job that nobody works on."""
     if job.status not in ACTIVE:
         raise Conflict(_("Job {id} is {status}; there is nothing to save.").format(id=job.id, status=job.status))
+    _check_ours(session, job)
     job.save_requested_at = db.now(session)
     session.add(job)
 

@@ -10,6 +10,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from app.access.permissions import READ, Launcher, StillAllowedDep
 from app.checkpoints import lists as checkpoints
+from app.checkpoints import retention
 from app.checkpoints.routes import CheckpointOut
 from app.deps import BellDep, Cursor, Limit, Page, SessionDep, SettingsDep, StateDep
 from app.events.routes import LastEventId
@@ -22,7 +23,19 @@ from app.metrics.service import Axis
 from app.models import Run
 from app.runs import request, schemas
 from app.runs import service as runs
-from app.runs.schemas import FoundOut, LineOut, LogOut, RunDetail, RunOut, RunRequest, SeriesOut, StageOut, TransitionOut
+from app.runs.schemas import (
+    FoundOut,
+    LineOut,
+    LogOut,
+    RetentionOut,
+    RetentionRequest,
+    RunDetail,
+    RunOut,
+    RunRequest,
+    SeriesOut,
+    StageOut,
+    TransitionOut,
+)
 from app.runs.table import lists
 from app.runs.table.lists import Shown, Sort, Wanted
 from panollava.stages import Stage
@@ -105,6 +118,27 @@ def list_stages(run: RunDep, session: SessionDep) -> list[StageOut]:
 def list_run_checkpoints(run: RunDep, session: SessionDep, cursor: Cursor = None, limit: Limit = 50) -> Page[CheckpointOut]:
     """Newest first."""
     return Page[CheckpointOut].of(checkpoints.page(session, checkpoints.Wanted(run.id), cursor=cursor, limit=limit), limit)
+
+
+@router.get("/{run_id}/retention")
+def preview_retention(
+    run: RunDep,
+    session: SessionDep,
+    steps: Annotated[int | None, Query(ge=0, le=1000, description="As if the run kept so many step checkpoints; its own rule if not given.")] = None,
+) -> RetentionOut:
+    """Which checkpoint files would go and which stay, and the bytes that this frees. Removes nothing."""
+    rule = retention.rule_of(run)
+    return RetentionOut.of(retention.plan(session, run, rule if steps is None else rule.model_copy(update={"steps": steps})))
+
+
+@router.post("/{run_id}/retention")
+def apply_retention(actor: Launcher, run: RunDep, body: RetentionRequest, session: SessionDep) -> RetentionOut:
+    """Keep a rule, and remove what it does not keep unless told to wait. The best, the last, pinned, exported files and parents always stay."""
+    rule = retention.Rule(steps=body.steps, automatic=body.automatic)
+    retention.keep(session, run, rule)
+    if not body.apply:
+        return RetentionOut.of(retention.plan(session, run, rule))
+    return RetentionOut.of(retention.apply(session, run, rule, body.checkpoint_ids), removed=True)
 
 
 @router.get("/{run_id}/timeline")

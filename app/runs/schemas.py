@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlmodel import Session
 
 from app import db
+from app.checkpoints import retention
 from app.deps import RequestKey, Row
 from app.jobs import progress, states, waiting
 from app.logs import service as logs
@@ -70,6 +71,7 @@ class RunOut(Row):
     parent_id: int | None = Field(description="The run whose checkpoint it started from, if it did; that may be deleted.")
     created_at: datetime
     created_by: str
+    imported_from: str | None = Field(None, description="Where a terminal trained it: what the directories of its stages share.")
     stages: list[StageOut]
 
 
@@ -153,6 +155,43 @@ class FoundOut(BaseModel):
     attempt: int
     next: int = Field(description="Where to search on. At the end that is the line that is not ended yet, which may be among those found.")
     lines: list[logs.Found]
+
+
+class RetentionRequest(retention.Rule):
+    """A rule to keep, and whether to remove at once what it does not keep."""
+
+    apply: bool = Field(True, description="Remove now; else only the rule is kept.")
+    checkpoint_ids: list[int] | None = Field(None, description="Remove none but these, such as those of a preview.")
+
+
+class FileOut(BaseModel):
+    """A checkpoint file under all its names."""
+
+    checkpoint_ids: list[int]
+    paths: list[str]
+    step: int
+    size: int
+    kept_because: list[str] = Field(description="Empty: it may go.")
+
+    @classmethod
+    def of(cls, file: retention.Kept) -> Self:
+        ids, paths = [name.id for name in file.names], [name.path for name in file.names]
+        return cls(checkpoint_ids=ids, paths=paths, step=file.row.step, size=file.row.size, kept_because=list(file.reasons))
+
+
+class RetentionOut(BaseModel):
+    """What a rule comes to: what goes, or has gone, and what stays."""
+
+    rule: retention.Rule
+    removed: bool = Field(description="Whether it has gone.")
+    bytes_freed: int
+    go: list[FileOut]
+    stay: list[FileOut]
+
+    @classmethod
+    def of(cls, plan: retention.Plan, *, removed: bool = False) -> Self:
+        go, stay = map(FileOut.of, plan.go), map(FileOut.of, plan.stay)
+        return cls(rule=plan.rule, removed=removed, bytes_freed=plan.freed, go=list(go), stay=list(stay))
 
 
 def describe(session: Session, runs: Sequence[RunState]) -> list[dict[str, Any]]:

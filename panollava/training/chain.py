@@ -60,6 +60,7 @@ def _train(config: RunConfig, stage: Stage, directory: Path, start: Start, stop:
 
     several = len(config.stage) > 1
     with _log_file(config, stage if several else None, wanted=several):
+        log.info(rundir.WHICH_STAGE, stage, directory)
         return train_stage(StageJob(config, stage, directory, start.init_from, start.resume, start.warnings), stop, fellows)
 
 

@@ -9,6 +9,7 @@ SUCCEEDED = "_succeeded"
 REASONS = {
     "submitted": _("submitted"),
     "claimed": _("taken by a worker"),
+    "imported": _("brought in from a terminal"),
     "adopted": _("another worker took over its trainer, which goes on"),
     "started": _("the trainer began"),
     "stop_requested": _("a stop was asked for"),

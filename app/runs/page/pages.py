@@ -4,10 +4,13 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Form, Query, Request, Response
 
 from app.access.permissions import READ, Launcher
+from app.checkpoints import retention
+from app.checkpoints.retention import Rule
 from app.deps import BellDep, SessionDep
+from app.listing import BLANK_IS_NONE, numbers
 from app.logs import plain
 from app.logs import service as logs
 from app.models import Job
@@ -21,7 +24,7 @@ from panollava.stages import Stage
 router = APIRouter(prefix="/runs", include_in_schema=False, dependencies=[READ])
 
 Tab = Literal["charts", "config", "checkpoints", "samples", "timeline", "manage"]
-Part = Literal["head", "track", "tabs", "now", "saved", "lineage", "config", "checkpoints", "samples", "timeline", "manage"]
+Part = Literal["head", "track", "tabs", "now", "saved", "lineage", "config", "checkpoints", "samples", "timeline", "manage", "retention"]
 LOG_BYTES = 16 * 1024
 """Of the log, in the page as it is first sent; its script brings more."""
 
@@ -37,15 +40,24 @@ def show_latest_run(frame: FrameDep) -> Response:
 def show_run(
     run: RunDep, frame: FrameDep, tab: Tab = "charts", stage: Stage | Literal["all"] | None = None, part: Part | None = None,
     every: Annotated[bool, Query(alias="all")] = False, find: str = "",
+    steps: Annotated[int | None, BLANK_IS_NONE, Query(ge=0, le=1000)] = None,
     log_stage: Stage | None = None, line: Annotated[int | None, Query(ge=1, le=1 << 31)] = None,
 ) -> Response:  # fmt: skip
     """The whole page, or one live piece of it. Not told a stage, it shows the one that the run is at.
 
     `all` is every setting of the config, or every answer to a sample; `find` is for settings that hold a text. `line` is where the log
-    begins. What else the address says is for the charts' and the log's scripts.
+    begins, `steps` how many step checkpoints the preview keeps. What else the address says is for the charts' and the log's scripts.
     """
     view = RunView(frame.session, run, frame.now, stage)
-    state: dict[str, Any] = {"run": view.run, "stage": view.chosen, "tab": tab, "every": every, "find": find, "address": _address(frame.request)}
+    state: dict[str, Any] = {
+        "run": view.run,
+        "stage": view.chosen,
+        "tab": tab,
+        "every": every,
+        "find": find,
+        "steps": steps,
+        "address": _address(frame.request),
+    }
     if part:
         return frame.render(f"runs/_{part}.html", view=view, **state)
     logged = view.logged(log_stage)
@@ -80,6 +92,19 @@ def stop_run(actor: Launcher, request: Request, run: RunDep, session: SessionDep
 def save_run(actor: Launcher, request: Request, run: RunDep, session: SessionDep) -> Response:
     runs.save(session, run, actor.name)
     return redirect(request, f"/runs/{run.id}")
+
+
+@router.post("/{run_id:int}/retention")
+def apply_retention(
+    actor: Launcher, request: Request, run: RunDep, session: SessionDep, steps: Annotated[int, Form(ge=0, le=1000)],
+    automatic: Annotated[bool, Form()] = False, apply: Annotated[bool, Form()] = False, checkpoint_ids: Annotated[str, Form()] = "",
+) -> Response:  # fmt: skip
+    """Keep the rule; with `apply` remove what the page had shown, as far as it may still go."""
+    rule = Rule(steps=steps, automatic=automatic)
+    retention.keep(session, run, rule)
+    if apply:
+        retention.apply(session, run, rule, numbers([checkpoint_ids]))
+    return redirect(request, f"/runs/{run.id}?tab=checkpoints")
 
 
 @router.post("/{run_id:int}/resume")

@@ -9,12 +9,14 @@ from typing import Any, Literal
 
 from sqlmodel import Session, col, select
 
-from app.checkpoints import kept, lists
+from app.checkpoints import kept, lists, retention
 from app.checkpoints import service as checkpoints
 from app.checkpoints.kept import Reason
+from app.checkpoints.retention import Plan
 from app.datasets.tables import SPLITS, paths_of
 from app.i18n import ngettext
 from app.jobs import queue, stopping
+from app.jobs import service as jobs
 from app.jobs.states import PATIENCE
 from app.launch import preview
 from app.metrics import service as metrics
@@ -81,13 +83,18 @@ class RunView:
         """It waits or is at work."""
         return self.current.status not in ENDED
 
+    @cached_property
+    def is_terminals(self) -> bool:
+        """A terminal is at it, and nobody here hears of it until it is imported again."""
+        return self.job is not None and jobs.is_terminals(self.session, self.job)
+
     @property
     def can_stop(self) -> bool:
-        return self.current.status in (JobStatus.queued, JobStatus.starting, JobStatus.running)
+        return not self.is_terminals and self.current.status in (JobStatus.queued, JobStatus.starting, JobStatus.running)
 
     @property
     def can_save(self) -> bool:
-        return self.current.status in (JobStatus.starting, JobStatus.running)
+        return not self.is_terminals and self.current.status in (JobStatus.starting, JobStatus.running)
 
     @property
     def can_resume(self) -> bool:
@@ -206,6 +213,11 @@ class RunView:
     def kept(self, files: Sequence[Saved]) -> dict[int, list[Reason]]:
         """What they are kept for, by the id of their row."""
         return {each.row.id: each.reasons for each in kept.describe(self.session, [file.row for file in files])}
+
+    def retention(self, steps: int | None) -> Plan:
+        """What goes under the run's rule, or if it kept so many step checkpoints."""
+        rule = retention.rule_of(self.row)
+        return retention.plan(self.session, self.row, rule if steps is None else rule.model_copy(update={"steps": steps}))
 
     # samples
 
