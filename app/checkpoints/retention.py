@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 from sqlmodel import Session, col, select
 
-from app import db
+from app import artifacts, db
 from app.checkpoints import kept
 from app.checkpoints import service as checkpoints
 from app.checkpoints.kept import File
@@ -47,7 +47,13 @@ class Kept:
 
     @property
     def paths(self) -> list[Path]:
-        return [path for name in self.names for path in (Path(name.path), rundir.note_path(Path(name.path)))]
+        """Of a directory; what a store has are objects, each on its own."""
+        local = [Path(name.path) for name in self.names if not artifacts.is_remote(name.path)]
+        return [path for name in local for path in (name, rundir.note_path(name))]
+
+    @property
+    def stored(self) -> list[Checkpoint]:
+        return [name for name in self.names if artifacts.is_remote(name.path)]
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ def plan(session: Session, run: Run, rule: Rule) -> Plan:
     """Reads rows and the sizes of files; removes nothing."""
     files = _files(session, run, rule)
     go = [each for each in files if not each.reasons]
-    return Plan(rule, [each for each in files if each.reasons], go, freed(path for each in go for path in each.paths))
+    return Plan(rule, [each for each in files if each.reasons], go, freed(go))
 
 
 def keep(session: Session, run: Run, rule: Rule) -> None:
@@ -86,7 +92,7 @@ def apply(session: Session, run: Run, rule: Rule, only: Collection[int] | None =
     db.lock(session, f"retention {run.id}")
     planned = plan(session, run, rule)
     go = [each for each in planned.go if only is None or {name.id for name in each.names} & set(only)]
-    done = Plan(rule, planned.stay, go, freed(path for each in go for path in each.paths))
+    done = Plan(rule, planned.stay, go, freed(go))
     for each in go:
         _remove(session, each)
     return done
@@ -99,7 +105,7 @@ def delete(session: Session, checkpoint: Checkpoint) -> int:
     found = next(each for each in _files(session, run, Rule(steps=0)) if checkpoint.id in {name.id for name in each.names})
     if found.reasons:
         raise Conflict(_("Checkpoint {id} is kept: {why}.").format(id=checkpoint.id, why=", ".join(found.reasons)))
-    size = freed(found.paths)
+    size = freed([found])
     _remove(session, found)
     return size
 
@@ -119,14 +125,19 @@ def after_stage(session: Session, job: Job) -> None:
     session.flush()
     try:
         done = apply(session, run, rule_of(run))
-    except OSError as error:
+    except (OSError, artifacts.Away) as error:
         log.warning("Checkpoints of run %d that it does not keep could not all be removed. %r", run.id, error)
         return
     log.info("Run %d keeps %d files; %d were removed, %d bytes.", run.id, len(done.stay), len(done.go), done.freed)
 
 
-def freed(paths: Iterable[Path]) -> int:
-    """Bytes that the file system gets back when exactly these names are removed: those of files that have no other name."""
+def freed(files: Sequence[Kept]) -> int:
+    """Bytes that file system and store get back when exactly these are removed."""
+    return _released(path for each in files for path in each.paths) + sum(name.size for each in files for name in each.stored)
+
+
+def _released(paths: Iterable[Path]) -> int:
+    """Of files that have no other name."""
     names: dict[tuple[int, int], list[int]] = defaultdict(list)
     facts = {}
     for path in {path.resolve() for path in paths if path.is_file()}:
@@ -139,6 +150,9 @@ def freed(paths: Iterable[Path]) -> int:
 def _remove(session: Session, file: Kept) -> None:
     for path in file.paths:
         path.unlink(missing_ok=True)
+    for name in file.stored:
+        artifacts.delete(name.path)
+        artifacts.delete(artifacts.note_name(name.path))
     for name in file.names:
         session.delete(name)
     session.flush()

@@ -21,7 +21,7 @@ from typing import IO
 from sqlalchemy import URL, make_url
 from sqlmodel import select
 
-from app import db
+from app import artifacts, db
 from app.errors import Conflict, Invalid
 from app.housekeeping.archive import ARTIFACTS, DATABASE, MANIFEST, Entry, Hashing, Heard, Manifest
 from app.i18n import _
@@ -45,7 +45,7 @@ def backup(settings: Settings, file: Path, *, with_checkpoints: bool = False, he
         copy = Path(scratch, DATABASE)
         heard(_("database"), 0, 0)
         copy_database(settings.database_url, copy)
-        files = list(_files(settings.artifacts, with_checkpoints))
+        files = list(_files(settings.artifacts, with_checkpoints)) if isinstance(settings.artifacts, Path) else []
         # It holds hashes of tokens: nobody else's to read.
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as output:
             manifest = _write(output, settings, copy, files, with_checkpoints=with_checkpoints, heard=heard)
@@ -114,12 +114,12 @@ def _size(path: Path) -> int:
 
 
 def _elsewhere(settings: Settings) -> list[str]:
-    """Where runs lie whose files are not among the artifacts."""
+    """Where runs lie whose files are not among the artifacts of this machine: a store keeps its own."""
     engine = db.engine(settings.database_url)
     with db.session_factory(engine, read_only=True)() as session:
         directories = session.exec(select(Run.directory).distinct()).all()
     engine.dispose()
-    return sorted(each for each in directories if not Path(each).is_relative_to(settings.artifacts))
+    return sorted(each for each in directories if artifacts.is_remote(each) or not Path(each).is_relative_to(settings.artifacts))
 
 
 # Databases

@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import create_engine, func, inspect, literal, make_url
 from sqlmodel import Session, SQLModel, col, select, update
 
-from app import db
+from app import artifacts, db
 from app.errors import Conflict, Invalid
 from app.housekeeping.archive import ARTIFACTS, DATABASE, MANIFEST, PIECE, Heard, Manifest, check_name, read_manifest
 from app.housekeeping.backup import run_postgres
@@ -48,18 +48,23 @@ class Restored:
 
 
 def restore(settings: Settings, file: Path, heard: Heard = lambda what, done, total: None) -> Restored:
-    """Raises Conflict where there is something already, Invalid for a file that is no whole backup."""
+    """Raises Conflict where there is something already, Invalid for a file that is no whole backup. What lies in a store is there still."""
     _check_empty(settings)
-    staging = settings.artifacts.with_name(settings.artifacts.name + ".restore")
+    place = settings.artifacts if isinstance(settings.artifacts, Path) else settings.home / "artifacts"
+    staging = place.with_name(place.name + ".restore")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     try:
         manifest = _unpack(file, staging, heard)
         _check_kind(manifest, settings)
-        (staging / ARTIFACTS).mkdir(exist_ok=True)
-        if settings.artifacts.is_dir():
-            settings.artifacts.rmdir()
-        os.replace(staging / ARTIFACTS, settings.artifacts)
+        if isinstance(settings.artifacts, Path):
+            (staging / ARTIFACTS).mkdir(exist_ok=True)
+            if settings.artifacts.is_dir():
+                settings.artifacts.rmdir()
+            os.replace(staging / ARTIFACTS, settings.artifacts)
+        elif manifest.artifacts != settings.artifacts:
+            text = _("The backup's artifacts lie in {theirs}, and here they go to {ours}; restore with the same PANOLLAVA_ARTIFACTS.")
+            raise Conflict(text.format(theirs=manifest.artifacts, ours=settings.artifacts))
         with _database(settings, staging / DATABASE) as url:
             return _settle(url, settings, manifest)
     finally:
@@ -67,7 +72,7 @@ def restore(settings: Settings, file: Path, heard: Heard = lambda what, done, to
 
 
 def _check_empty(settings: Settings) -> None:
-    if settings.artifacts.is_dir() and any(settings.artifacts.iterdir()):
+    if isinstance(settings.artifacts, Path) and settings.artifacts.is_dir() and any(settings.artifacts.iterdir()):
         raise Conflict(_("{path} is not empty; a backup is restored where there is nothing. Name a new place with PANOLLAVA_HOME or "
                          "PANOLLAVA_ARTIFACTS.").format(path=settings.artifacts))  # fmt: skip
     url = make_url(settings.database_url)
@@ -173,7 +178,7 @@ def _settle(url: str, settings: Settings, manifest: Manifest) -> Restored:
         with db.session_factory(engine).begin() as session:
             _move(session, manifest.artifacts, str(settings.artifacts))
             _forget_processes(session)
-            missing = sum(not Path(path).is_file() for path in session.exec(select(Checkpoint.path)))
+            missing = sum(not artifacts.is_remote(path) and not Path(path).is_file() for path in session.exec(select(Checkpoint.path)))
             open_jobs = session.exec(select(func.count()).select_from(Job).where(col(Job.status).not_in(ENDED))).one()
     finally:
         engine.dispose()

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
 
+from app import artifacts
 from app.devices import all_devices
 from app.formats import size
 from app.housekeeping.doctor.finding import Finding
@@ -18,7 +19,8 @@ LITTLE = 20 << 30
 
 def check_disks(settings: Settings) -> Iterator[Finding]:
     """Room where the house writes. A directory that is not there yet is looked for above."""
-    places = {"home": settings.home, "artifacts": settings.artifacts, "cache": settings.artifacts / "cache"}
+    directory = settings.artifacts if isinstance(settings.artifacts, Path) else settings.scratch
+    places = {"home": settings.home, "artifacts": directory, "cache": directory / "cache"}
     for name, path in places.items():
         there = next(parent for parent in (path, *path.parents) if parent.is_dir())
         usage = shutil.disk_usage(there)
@@ -29,8 +31,16 @@ def check_disks(settings: Settings) -> Iterator[Finding]:
 
 
 def check_artifacts(settings: Settings) -> Iterator[Finding]:
-    """Whether artifacts can be written where they go."""
-    yield _writable(settings.artifacts)
+    """Whether artifacts can be written where they go; of a store, whether it answers and lets us in."""
+    yield _writable(settings.artifacts) if isinstance(settings.artifacts, Path) else _answering(settings.artifacts)
+
+
+def _answering(place: str) -> Finding:
+    try:
+        artifacts.exists(artifacts.join(place, "doctor"))
+    except artifacts.Away as error:
+        return Finding("artifacts", "fail", str(error), _("look at PANOLLAVA_ARTIFACTS and the AWS_* variables of this process, then at the store"))
+    return Finding("artifacts", "ok", _("{place} answers").format(place=place))
 
 
 def _writable(path: Path) -> Finding:
