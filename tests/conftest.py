@@ -1,9 +1,13 @@
 """What all tests share: a quiet, offline environment, and the two machines' worth of data and models that are small enough to be real."""
 
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests import postgres
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -28,3 +32,13 @@ def sample_dir() -> Path:
     if not (directory / "downtest.csv").is_file():
         pytest.skip(f"no QuIC-360 sample: PANOLLAVA_SAMPLE_DIR is not set and {beside} does not exist")
     return directory
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A server to make databases on: the one PANOLLAVA_TEST_POSTGRES_URL names, else a private one from the programs installed here."""
+    if url := os.environ.get("PANOLLAVA_TEST_POSTGRES_URL"):
+        yield url
+        return
+    with tempfile.TemporaryDirectory(prefix="panollava-postgres-", ignore_cleanup_errors=True) as home, postgres.running(Path(home)) as server:
+        yield server.url

@@ -144,12 +144,13 @@ class House:
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         return Work(self.sessions, member, NOBODY, environment, FAKE_TRAINER, patience, **more)
 
-    def worker(self, broker_url: str, name: str = "one", **more: str) -> subprocess.Popen:
-        """A real worker: its own process, a real Celery."""
-        mine = {"PANOLLAVA_HOME": str(self.settings.home), "PANOLLAVA_BROKER_URL": broker_url} | more
-        command = [sys.executable, "-m", "tests.worker.run_worker", "--name", name, "--devices", "cpu"]
-        with (self.settings.home / f"worker-{name}.log").open("ab") as log:
-            process = subprocess.Popen(command, cwd=ROOT, env=os.environ | mine, stdout=log, stderr=log)
+    def worker(self, broker_url: str, name: str = "one", module: str = "tests.worker.run_worker", **more: str) -> subprocess.Popen:
+        """A real worker: its own process, a real Celery. With the module `worker` its trainer is real too."""
+        home, artifacts, url = self.settings.home, self.settings.artifacts, self.settings.database_url
+        mine = {"PANOLLAVA_HOME": str(home), "PANOLLAVA_ARTIFACTS": str(artifacts), "PANOLLAVA_DATABASE_URL": url, "PANOLLAVA_BROKER_URL": broker_url}
+        command = [sys.executable, "-m", module, "--name", name, "--devices", "cpu"]
+        with (home / f"worker-{name}.log").open("ab") as log:
+            process = subprocess.Popen(command, cwd=ROOT, env=os.environ | mine | more, stdout=log, stderr=log)
         self.processes.append(process)
         return process
 
@@ -235,6 +236,15 @@ class House:
 
     def directory(self, job_id: int, attempt: int = 1) -> Path:
         return Path(self.attempts(job_id)[attempt - 1].directory)
+
+    @contextmanager
+    def recovery(self, most: float) -> Iterator[None]:
+        """What happens in here is the recovery from a fault: its time is printed, and it takes at most so many seconds."""
+        began = time.monotonic()
+        yield
+        took = time.monotonic() - began
+        print(f"recovered after {took:.1f} s")
+        assert took <= most, self.story()
 
     def wait(self, job_id: int, status: str, seconds: float = 20) -> Job:
         return self.until(lambda: self.job(job_id) if self.job(job_id).status == status else None, f"job {job_id} is {status}", seconds)

@@ -1,10 +1,27 @@
-"""A real worker, for which the fake trainer is the trainer. SWEEP_SECONDS in the environment: how often it looks without being rung for."""
+"""A real worker, for which the fake trainer is the trainer. In the environment may stand what a test wants otherwise:
+
+SWEEP_SECONDS, how often it looks without being rung for; TAKEOVER_SECONDS and CONTACT_SECONDS, for how long a job must have been silent, and
+the database there, before it takes the job over; BOOT_ID, another machine than this one.
+"""
 
 import os
 import sys
+from datetime import timedelta
+from functools import partial
 
 from worker import __main__ as worker
+from worker import process, recover, work
+
+
+def seconds(name: str, usual: float) -> float:
+    return float(os.environ.get(name, usual))
+
 
 if __name__ == "__main__":
-    worker.SWEEP_SECONDS = float(os.environ.get("SWEEP_SECONDS", worker.SWEEP_SECONDS))
+    worker.SWEEP_SECONDS = seconds("SWEEP_SECONDS", worker.SWEEP_SECONDS)
+    takeover = timedelta(seconds=seconds("TAKEOVER_SECONDS", recover.TAKEOVER.total_seconds()))
+    contact = timedelta(seconds=seconds("CONTACT_SECONDS", recover.PATIENCE.total_seconds()))
+    work.Recovery = partial(recover.Recovery, takeover=takeover, contact=contact)
+    if machine := os.environ.get("BOOT_ID"):
+        process.boot_id = lambda: machine
     worker.main(trainer=(sys.executable, "-m", "tests.worker.fake_trainer"))
