@@ -56,6 +56,7 @@ SCRIPTS = {
     "silent": Script(ends_at=7, end="exit_0"),
     "torn": Script(ends_at=7, end="torn_line"),
     "second": Script(seconds_per_step=0.05),
+    "calm": Script(seconds_per_step=0.1),
     "half-saved": Script(ends_at=12, end="half_checkpoint"),
     "untold": Script(ends_at=12, end="untold_checkpoint"),
     "fat": Script(seconds_per_step=0.02, weight=64 * 1024),
@@ -144,7 +145,9 @@ class Fake:
 
     def untold_checkpoint(self) -> int:
         """Killed between the name of a whole one and the event that tells of it."""
-        rundir.write_whole(self.directory / rundir.CHECKPOINTS / "step=000012.ckpt", b"weights without a note")
+        before, path = (self.directory / rundir.CHECKPOINTS / f"step={step:06d}.ckpt" for step in (10, 12))
+        rundir.write_whole(rundir.note_path(path), rundir.read_note(before).model_copy(update={"step": 12}).model_dump_json())
+        rundir.link_whole(before, path)
         return die(signal.SIGKILL)
 
     def explode(self) -> int:
