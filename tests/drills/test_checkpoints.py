@@ -20,7 +20,7 @@ LOST_AND_TRAINED = [*WHOLE_WAY[:3], "lost", *WHOLE_WAY]
 def test_killed_while_it_writes_a_checkpoint_it_goes_on_from_the_last_whole_one(listening, redis_url, script, resumed):
     job_id = listening.submit(script)
     doorbell.ring(1, redis_url)
-    with listening.recovery(20):
+    with listening.recovery():
         listening.wait(job_id, "succeeded")
     assert listening.states(job_id) == LOST_AND_TRAINED
     assert [each.resumed_step for each in listening.attempts(job_id)] == [0, resumed]
@@ -46,13 +46,13 @@ def test_a_disk_that_is_full_fails_the_job_once_and_with_room_it_goes_on_from_th
     full.worker(redis_url)
     job_id = full.submit("fat", steps=60)
     doorbell.ring(1, redis_url)
-    failed = full.wait(job_id, "failed", 60)
+    failed = full.wait(job_id, "failed")
     assert failed.reason == "exit_code" and failed.attempt == 1
     assert full.states(job_id) == [*WHOLE_WAY[:3], "failed"]
     whole = [each.step for each in full.checkpoints(job_id)]
     assert whole and not (full.directory(job_id) / CHECKPOINTS / f"step={whole[-1] + 5:06d}.ckpt").exists()
     subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
-    with full.recovery(20):
+    with full.recovery():
         full.do(jobs.retry, job_id, "a person")
         doorbell.ring(1, redis_url)
         full.wait(job_id, "succeeded")

@@ -39,7 +39,7 @@ def worker(house: House, redis_url: str):
 def test_a_worker_that_is_told_to_leave_while_its_trainer_imports_ends_it_and_queues_the_job_again(real_house, demo_data, redis_url):
     house, job_id = real_house, submit(real_house, demo_data)
     first = worker(house, redis_url)
-    (trainer,) = house.until(house.trainers, "the trainer is there", 60)
+    (trainer,) = house.until(house.trainers, "the trainer is there")
     first.send_signal(signal.SIGTERM)
     with house.recovery(8 + 60):
         assert first.wait(90) == 0, house.story()
@@ -55,12 +55,13 @@ def test_after_kill_9_of_worker_and_trainer_the_next_attempt_is_running_within_4
     house, job_id = real_house, submit(real_house, demo_data)
     first = worker(house, redis_url)
     house.until(lambda: [each for each in house.checkpoints(job_id) if each.step >= 10], "step 10 is saved", 120)
-    with house.recovery(45):
+    with house.recovery():
         first.kill()
         house.kill_trainer()
         first.wait()
         worker(house, redis_url)
-        house.until(lambda: house.job(job_id).attempt == 2 and house.stored_points(job_id, 2), "the next attempt has taken a step", 60)
+        house.until(lambda: house.job(job_id).attempt == 2 and house.job(job_id).status == "running", "the next attempt runs")
+    house.until(lambda: house.stored_points(job_id, 2), "it has taken a step")
     house.stop(job_id)
     house.wait(job_id, "stopped", 90)
     assert house.states(job_id) == [*WHOLE_WAY[:3], "lost", *WHOLE_WAY[:3], "stopping", "stopped"]

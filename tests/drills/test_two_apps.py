@@ -91,21 +91,21 @@ def test_what_both_are_told_at_once_happens_once_and_a_stream_of_a_killed_app_go
     house.worker(redis_url)
     first, second = (Ears(app.url, apps[0].token) for app in apps)
     path, job_id = launch(left, house, steps=100_000)
-    house.until(lambda: right.get(path)["status"] == "running", "the other app sees it run", 60)
+    house.until(lambda: right.get(path)["status"] == "running", "the other app sees it run")
     assert both(*(lambda client=client: client.post(f"{path}/stop", {}) for client in clients)) >= 1
-    house.wait(job_id, "stopped", 60)
+    house.wait(job_id, "stopped")
     assert both(*(lambda client=client: client.post(f"{path}/resume", {}) for client in clients)) >= 1
-    house.until(lambda: house.job(job_id).attempt == 2 and house.stored_points(job_id, 2), "it goes on", 60)
+    house.until(lambda: house.job(job_id).attempt == 2 and house.stored_points(job_id, 2), "it goes on")
 
     heard = len(first.heard)
     house.until(lambda: len(first.heard) > heard, "the stream tells of it")
-    with house.recovery(15):
+    with house.recovery():
         os.kill(apps[0].children[0].process.pid, signal.SIGKILL)
         first.join(20)
         third = Ears(apps[1].url, apps[0].token, after=first.heard[-1])
         house.until(lambda: third.heard, "the stream goes on")
     right.post(f"{path}/stop", {})
-    house.wait(job_id, "stopped", 60)
+    house.wait(job_id, "stopped")
     whole = events_in(house)
     house.until(lambda: third.heard[-1:] == second.heard[-1:] == whole[-1:], "all was heard")
     assert first.heard + third.heard == second.heard == whole

@@ -21,7 +21,7 @@ def test_workers_whose_clocks_are_ten_minutes_apart_leave_each_others_jobs_alone
     house = shared_house
     behind = house.worker(redis_url, "behind", PYTHONPATH=CLOCK, CLOCK_SHIFT=SLOW)
     job_id = house.submit("slow", steps=1500)
-    house.until(lambda: house.checkpoints(job_id), "a checkpoint is there", 60)
+    house.until(lambda: house.checkpoints(job_id), "a checkpoint is there")
     house.worker(redis_url, "ahead", PYTHONPATH=CLOCK, CLOCK_SHIFT=FAST, CONTACT_SECONDS="0", SWEEP_SECONDS="0.5")
     house.until_ready("ahead")
     house.until(lambda: len(house.stored_points(job_id)) > len(house.written_points(job_id)) / 2 > 150, "it goes on beside the other")
@@ -36,7 +36,7 @@ def test_workers_whose_clocks_are_ten_minutes_apart_leave_each_others_jobs_alone
     behind.kill()
     behind.wait()
     house.kill_trainer()
-    with house.recovery(45):
-        house.wait(job_id, "succeeded", 60)
+    with house.recovery():
+        house.wait(job_id, "succeeded")
     assert house.states(job_id) == [*WHOLE_WAY[:3], "lost", *WHOLE_WAY]
     house.assert_nothing_lost(job_id)

@@ -238,18 +238,18 @@ class House:
         return Path(self.attempts(job_id)[attempt - 1].directory)
 
     @contextmanager
-    def recovery(self, most: float) -> Iterator[None]:
-        """What happens in here is the recovery from a fault: its time is printed, and it takes at most so many seconds."""
+    def recovery(self, most: float = 45) -> Iterator[None]:
+        """What happens in here is the recovery from a fault: its time is printed, and it takes at most so many seconds, or the promised 45."""
         began = time.monotonic()
         yield
         took = time.monotonic() - began
         print(f"recovered after {took:.1f} s")
         assert took <= most, self.story()
 
-    def wait(self, job_id: int, status: str, seconds: float = 20) -> Job:
+    def wait(self, job_id: int, status: str, seconds: float = 60) -> Job:
         return self.until(lambda: self.job(job_id) if self.job(job_id).status == status else None, f"job {job_id} is {status}", seconds)
 
-    def until(self, look: Callable[[], Any], what: str, seconds: float = 20) -> Any:
+    def until(self, look: Callable[[], Any], what: str, seconds: float = 60) -> Any:
         deadline = time.monotonic() + seconds
         while not (found := look()):
             if time.monotonic() > deadline:
