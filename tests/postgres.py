@@ -84,7 +84,7 @@ def administer(url: str, statement: str) -> None:
 
 
 def _wait_for(url: str) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     engine = create_engine(url)
     while True:
         try:

@@ -1,7 +1,5 @@
 """The database is away for two minutes: long enough for every heartbeat to be called lost, and nothing is restarted for it."""
 
-import time
-
 import pytest
 from sqlmodel import select
 
@@ -15,12 +13,10 @@ def test_a_database_that_was_away_for_120_seconds_restarts_nothing_and_the_worke
     outage.done()
     house, job_id = outage.house, outage.job_id
     assert outage.written > outage.stored + 300, "the trainer went on"
-    house.until(lambda: len(house.stored_points(job_id)) >= outage.written, "it has caught up", 60)
-    print(f"caught up {time.monotonic() - outage.back_at:.1f} s after the database was back, or before somebody looked")
     until_the_witness_may_judge(house)
     assert house.states(job_id) == ["queued", "starting", "running"]
     house.stop(job_id)
-    house.wait(job_id, "stopped", 60)
+    house.wait(job_id, "stopped")
     assert house.states(job_id) == ["queued", "starting", "running", "stopping", "stopped"]
     with house.sessions.reading() as session:
         assert len(session.exec(select(Attempt)).all()) == 1
