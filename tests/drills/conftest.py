@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from app import db
+from app import broker, db
 from app.settings import Settings
 from tests import postgres
 from tests.drills.outage import Outage
@@ -34,13 +34,14 @@ def _begin_with_the_outage(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture(scope="session")
-def outage(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Outage]:
-    """It has begun, on a PostgreSQL of its own."""
+def outage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outage]:
+    """It has begun, on a PostgreSQL of its own, and with bells that workers of other drills do not hear."""
     with ExitStack() as stack:
+        bell = stack.enter_context(broker.embedded(tmp_path_factory.mktemp("bells")))
         home = stack.enter_context(tempfile.TemporaryDirectory(prefix="panollava-postgres-", ignore_cleanup_errors=True))
         server = stack.enter_context(postgres.running(Path(home)))
         house = stack.enter_context(_house(tmp_path_factory.mktemp("outage"), server.url))
-        yield stack.enter_context(Outage(server, house, redis_url))
+        yield stack.enter_context(Outage(server, house, bell.url))
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
+from app import db
 from panollava.events import EVENTS_FILE
 from tests.postgres import Postgres
 from tests.worker.conftest import House
@@ -44,6 +45,8 @@ class Outage:
         finally:
             self.server.start()
         self.written = self._written()
+        with self.house.sessions.reading() as session:
+            self.back_at = db.now(session)
         with self.house.recovery():
             self.house.until(lambda: len(self.house.stored_points(self.job_id)) >= self.written, "what was written meanwhile is stored")
 
