@@ -2,12 +2,15 @@
 
 import logging
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests import postgres
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -79,3 +82,13 @@ def s3_store() -> Iterator[Store]:
 def s3(s3_store: Store) -> str:
     """Where artifacts go: a prefix of one's own, empty."""
     return f"s3://bucket/{uuid.uuid4().hex[:12]}/prefix"
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A server to make databases on: the one PANOLLAVA_TEST_POSTGRES_URL names, else a private one from the programs installed here."""
+    if url := os.environ.get("PANOLLAVA_TEST_POSTGRES_URL"):
+        yield url
+        return
+    with tempfile.TemporaryDirectory(prefix="panollava-postgres-", ignore_cleanup_errors=True) as home, postgres.running(Path(home)) as server:
+        yield server.url

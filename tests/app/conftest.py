@@ -1,21 +1,15 @@
 """The manager's core on a real database, each test on one of its own: SQLite, and PostgreSQL where there is one."""
 
-import os
 import shutil
-import subprocess
-import tempfile
-import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, make_url, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Engine
 from sqlmodel import Session, SQLModel, col, select
 
 from app import db, ingest
@@ -27,6 +21,7 @@ from panollava import events, rundir
 from panollava.config import RunConfig
 from panollava.events import CheckpointSaved, StageEvent
 from panollava.rundir import Architecture, CheckpointNote
+from tests.postgres import administer, database
 from tests.tables import write_table
 
 ARCHITECTURE = Architecture(
@@ -47,65 +42,9 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """A server to make databases on: the one PANOLLAVA_TEST_POSTGRES_URL names, else a private one from the programs installed here."""
-    if url := os.environ.get("PANOLLAVA_TEST_POSTGRES_URL"):
-        yield url
-        return
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
-    if not programs:
-        pytest.skip("no PostgreSQL: neither PANOLLAVA_TEST_POSTGRES_URL nor /usr/lib/postgresql/*/bin")
-    with tempfile.TemporaryDirectory(prefix="panollava-postgres-", ignore_cleanup_errors=True) as home:
-        yield from _private_postgres(programs[-1], Path(home))
-
-
-def _private_postgres(programs: Path, home: Path) -> Iterator[str]:
-    user = "postgres" if os.getuid() == 0 else None  # initdb refuses root
-    if user:
-        shutil.chown(home, user)
-    data = home / "data"
-    subprocess.run(
-        [programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8"], user=user, cwd=home, check=True, capture_output=True
-    )
-    options = ["listen_addresses=", f"unix_socket_directories={home}", "fsync=off", "full_page_writes=off"]
-    server = subprocess.Popen(
-        [programs / "postgres", "-D", data, *(word for option in options for word in ("-c", option))],
-        user=user, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    url = f"postgresql+psycopg://postgres@/postgres?host={home}"
-    try:
-        _wait_for(url)
-        yield url
-    finally:
-        server.send_signal(2)  # SIGINT: end sessions, then the server
-        server.wait()
-
-
-def _wait_for(url: str) -> None:
-    deadline = time.monotonic() + 30
-    engine = create_engine(url)
-    while True:
-        try:
-            engine.connect().close()
-            break
-        except OperationalError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
-    engine.dispose()
-
-
-def _administer(url: str, statement: str) -> None:
-    engine = create_engine(url, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(statement))
-    engine.dispose()
-
-
-@pytest.fixture(scope="session")
 def migrated_postgres_url(postgres_url: str) -> Iterator[str]:
     """One for all tests, which is much faster than one for each."""
-    with _database(postgres_url) as url:
+    with database(postgres_url) as url:
         db.migrate(url)
         yield url
 
@@ -121,7 +60,7 @@ def empty_url(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iter
     if kind == "sqlite":
         yield f"sqlite:///{tmp_path / 'new' / 'home' / 'empty.db'}"
     else:
-        with _database(request.getfixturevalue("postgres_url")) as url:
+        with database(request.getfixturevalue("postgres_url")) as url:
             yield url
 
 
@@ -133,16 +72,8 @@ def database_url(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> s
         return f"sqlite:///{tmp_path / 'panollava.db'}"
     url: str = request.getfixturevalue("migrated_postgres_url")
     tables = ", ".join(f'"{name}"' for name in SQLModel.metadata.tables)
-    _administer(url, f"TRUNCATE {tables} RESTART IDENTITY CASCADE")
+    administer(url, f"TRUNCATE {tables} RESTART IDENTITY CASCADE")
     return url
-
-
-@contextmanager
-def _database(server: str) -> Iterator[str]:
-    name = f"panollava_{uuid.uuid4().hex[:8]}"
-    _administer(server, f"CREATE DATABASE {name}")
-    yield make_url(server).set(database=name).render_as_string(hide_password=False)
-    _administer(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

@@ -150,12 +150,15 @@ class House:
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         return Work(self.sessions, member, NOBODY, environment, FAKE_TRAINER, patience, **more)
 
-    def worker(self, broker_url: str, name: str = "one", devices: str = "cpu", **more: str) -> subprocess.Popen:
-        """A real worker: its own process, a real Celery."""
-        mine = {"PANOLLAVA_HOME": str(self.settings.home), "PANOLLAVA_BROKER_URL": broker_url} | more
-        command = [sys.executable, "-m", "tests.worker.run_worker", "--name", name, "--devices", devices]
-        with (self.settings.home / f"worker-{name}.log").open("ab") as log:
-            process = subprocess.Popen(command, cwd=ROOT, env=os.environ | mine, stdout=log, stderr=log)
+    def worker(
+        self, broker_url: str, name: str = "one", devices: str = "cpu", module: str = "tests.worker.run_worker", **more: str
+    ) -> subprocess.Popen:  # fmt: skip
+        """A real worker: its own process, a real Celery. With the module `worker` its trainer is real too."""
+        home, artifacts, url = self.settings.home, self.settings.artifacts, self.settings.database_url
+        mine = {"PANOLLAVA_HOME": str(home), "PANOLLAVA_ARTIFACTS": str(artifacts), "PANOLLAVA_DATABASE_URL": url, "PANOLLAVA_BROKER_URL": broker_url}
+        command = [sys.executable, "-m", module, "--name", name, "--devices", devices]
+        with (home / f"worker-{name}.log").open("ab") as log:
+            process = subprocess.Popen(command, cwd=ROOT, env=os.environ | mine | more, stdout=log, stderr=log)
         self.processes.append(process)
         return process
 
@@ -242,10 +245,19 @@ class House:
     def directory(self, job_id: int, attempt: int = 1) -> Path:
         return Path(self.attempts(job_id)[attempt - 1].directory)
 
-    def wait(self, job_id: int, status: str, seconds: float = 20) -> Job:
+    @contextmanager
+    def recovery(self, most: float = 45) -> Iterator[None]:
+        """What happens in here is the recovery from a fault: its time is printed, and it takes at most so many seconds, or the promised 45."""
+        began = time.monotonic()
+        yield
+        took = time.monotonic() - began
+        print(f"recovered after {took:.1f} s")
+        assert took <= most, self.story()
+
+    def wait(self, job_id: int, status: str, seconds: float = 60) -> Job:
         return self.until(lambda: self.job(job_id) if self.job(job_id).status == status else None, f"job {job_id} is {status}", seconds)
 
-    def until(self, look: Callable[[], Any], what: str, seconds: float = 20) -> Any:
+    def until(self, look: Callable[[], Any], what: str, seconds: float = 60) -> Any:
         deadline = time.monotonic() + seconds
         while not (found := look()):
             if time.monotonic() > deadline:

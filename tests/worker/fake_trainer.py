@@ -38,6 +38,8 @@ class Script:
     ends_at: int | None = None
     """The step at which `end` happens, in an attempt that does not resume."""
     end: str = "succeed"
+    weight: int = 0
+    """Bytes that a checkpoint is longer."""
 
 
 SCRIPTS = {
@@ -54,6 +56,11 @@ SCRIPTS = {
     "aborts": Script(ends_at=7, end="sigabrt"),
     "silent": Script(ends_at=7, end="exit_0"),
     "torn": Script(ends_at=7, end="torn_line"),
+    "second": Script(seconds_per_step=0.05),
+    "calm": Script(seconds_per_step=0.1),
+    "half-saved": Script(ends_at=12, end="half_checkpoint"),
+    "untold": Script(ends_at=12, end="untold_checkpoint"),
+    "fat": Script(seconds_per_step=0.02, weight=64 * 1024),
 }
 
 
@@ -97,7 +104,7 @@ class Fake:
 
     def save(self, name: str, kind: rundir.Kind, step: int, config: dict[str, Any]) -> str:
         path = self.directory / rundir.CHECKPOINTS / name
-        rundir.write_whole(path, f"weights of {self.stage} at step {step}".encode())
+        rundir.write_whole(path, f"weights of {self.stage} at step {step}".encode() + bytes(self.script.weight))
         sha256, size, metrics = rundir.sha256(path), path.stat().st_size, {"val_loss": 1 / max(step, 1)}
         note = rundir.CheckpointNote(
             stage=Stage(self.stage), kind=kind, step=step, epoch=step / self.steps, metrics=metrics, sha256=sha256, size=size,
@@ -142,6 +149,20 @@ class Fake:
             file.write(b'{"type":"metric","step":8,"epo')
         return die(signal.SIGKILL)
 
+    def half_checkpoint(self) -> int:
+        """Killed while it wrote one, on a file system that also lost the end of the one before."""
+        (self.directory / rundir.CHECKPOINTS / "step=000012.ckpt.part").write_bytes(b"weights of")
+        whole = self.directory / rundir.CHECKPOINTS / "step=000010.ckpt"
+        whole.write_bytes(whole.read_bytes()[:10])
+        return die(signal.SIGKILL)
+
+    def untold_checkpoint(self) -> int:
+        """Killed between the name of a whole one and the event that tells of it."""
+        before, path = (self.directory / rundir.CHECKPOINTS / f"step={step:06d}.ckpt" for step in (10, 12))
+        rundir.write_whole(rundir.note_path(path), rundir.read_note(before).model_copy(update={"step": 12}).model_dump_json())
+        rundir.link_whole(before, path)
+        return die(signal.SIGKILL)
+
     def explode(self) -> int:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
@@ -155,6 +176,8 @@ ENDS = {
     "bad_input": Fake.bad_input,
     "raise": Fake.explode,
     "torn_line": Fake.torn_line,
+    "half_checkpoint": Fake.half_checkpoint,
+    "untold_checkpoint": Fake.untold_checkpoint,
     "exit_0": lambda fake: 0,
     "sigkill": lambda fake: die(signal.SIGKILL),
     "sigbus": lambda fake: die(signal.SIGBUS),

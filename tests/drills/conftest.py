@@ -1,0 +1,62 @@
+"""The drills: real worker processes, and one fault each. What is done about it, how long that takes, and that nothing was lost or doubled.
+
+Drills that already were tests of something else stay where they are; docs/reliability.md has the table of all. The long one, a database that is
+away for two minutes, begins before all others and is joined after them.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from app import broker, db
+from app.settings import Settings
+from tests import postgres
+from tests.drills.outage import Outage
+from tests.worker.conftest import House, empty_database, house, listening, redis_url
+
+__all__ = ["empty_database", "house", "listening", "redis_url"]
+WHOLE_WAY = ["queued", "starting", "running", "succeeded"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whoever waits for the outage waits last."""
+    items.sort(key=lambda item: "outage" in getattr(item, "fixturenames", ()))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _begin_with_the_outage(request: pytest.FixtureRequest) -> None:
+    if any("outage" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        with suppress(Exception, pytest.skip.Exception):  # pytest raises it again for the drill that waits
+            request.getfixturevalue("outage")
+
+
+@pytest.fixture(scope="session")
+def outage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outage]:
+    """It has begun, on a PostgreSQL of its own, and with bells that workers of other drills do not hear."""
+    with ExitStack() as stack:
+        bell = stack.enter_context(broker.embedded(tmp_path_factory.mktemp("bells")))
+        home = stack.enter_context(tempfile.TemporaryDirectory(prefix="panollava-postgres-", ignore_cleanup_errors=True))
+        server = stack.enter_context(postgres.running(Path(home)))
+        house = stack.enter_context(_house(tmp_path_factory.mktemp("outage"), server.url))
+        yield stack.enter_context(Outage(server, house, bell.url))
+
+
+@pytest.fixture
+def shared_house(tmp_path: Path, postgres_url: str) -> Iterator[House]:
+    """On PostgreSQL, as several hosts have it."""
+    with postgres.database(postgres_url) as url, _house(tmp_path, url) as house:
+        yield house
+
+
+@contextmanager
+def _house(home: Path, database_url: str) -> Iterator[House]:
+    db.migrate(database_url)
+    (home / "train.csv").write_text("url,query,annotation\na.jpg,What?,This.\n")
+    house = House(Settings(home=home, roots=[home], database_url=database_url))
+    try:
+        yield house
+    finally:
+        house.close()
