@@ -114,6 +114,9 @@ class _Batch:
 
     def _begin(self, event: StageEvent) -> None:
         """The trainer is at work. Its other stage events end it, and are judged together with its exit code."""
+        if event.suggestion:
+            self._attempt.suggestion = dict(event.suggestion)
+            self._session.add(self._attempt)
         if event.status not in ("started", "resumed"):
             return
         self._attempt.resumed_step = event.step

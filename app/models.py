@@ -133,6 +133,9 @@ class StageRun(SQLModel, table=True):
     position: int
     init_checkpoint: str | None = Field(default=None, description="Path or address of the checkpoint whose weights it started from.")
     best_checkpoint_id: int | None = _checkpoint()
+    overrides: dict[str, Any] | None = _json(
+        default=None, nullable=True, description="Settings by their names on the command line, in the place of the run's since it ran out of memory."
+    )
     gated_because: str | None = Field(default=None, description="Why its gate is closed; None while it is not.")
     stale_at: datetime | None = _time(default=None, description="When what it was trained from was begun again.")
     stale_because: str | None = None
@@ -190,6 +193,9 @@ class Attempt(SQLModel, table=True):
     event_offset: int = Field(default=0, sa_type=BigInteger, description="Bytes of events.jsonl in the database.")
     log_offset: int = Field(default=0, sa_type=BigInteger, description="Bytes of output.log in the database.")
     exit_code: int | None = None
+    suggestion: dict[str, Any] | None = _json(
+        default=None, nullable=True, description="Settings by their names on the command line, with which a stage that ran out of memory may do."
+    )
     started_at: datetime = _time()
     ended_at: datetime | None = _time(default=None)
 

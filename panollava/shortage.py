@@ -1,8 +1,8 @@
 """What to change in a training that does not fit into memory: the settings that need less, chosen from those at hand. Torch-free."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from panollava.config import RunConfig, StageConfig
 from panollava.config.run import LEAST_MICRO_BATCH
@@ -164,3 +164,13 @@ WAYS: dict[Work, tuple[Callable[[Shortage], Change | None], ...]] = {
     "rest": (_workers,),
 }
 """What helps where, the first thing first."""
+
+
+def lighter(suggestion: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Of what was suggested, what leaves the model as it is; what its checkpoints hold cannot be changed in the middle of a chain."""
+    return {name: value for name, value in (suggestion or {}).items() if name != POOL}
+
+
+def goes_on(config: RunConfig, stage: Stage, settings: Mapping[str, Any]) -> bool:
+    """Whether a stage can go on from its checkpoints with other settings, or must begin again (`panollava.training.resuming`)."""
+    return "batch_size" not in settings and ("accumulation" not in settings or config.overlap_loss not in config.losses(stage))

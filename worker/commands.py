@@ -50,7 +50,8 @@ def _train(session: Session, job: Job, place: Place) -> list[str]:
     stage, run = session.get_one(StageRun, job.stage_id), session.get_one(Run, job.run_id)
     # An attempt that resumes has its weights from the checkpoint it continues.
     resume, start = place.local(job.resume_from), place.local(None if job.resume_from else stage.init_checkpoint)
-    config = RunConfig.model_validate(run.config).model_copy(update={"stage": (stage.stage,), "init_from": start} | place.settings)
+    config = RunConfig.model_validate(run.config).overridden(stage.stage, stage.overrides or {})
+    config = config.model_copy(update={"stage": (stage.stage,), "init_from": start} | place.settings)
     written = _write(place, config)
     arguments = ["train", "--config", written, "--stage", stage.stage, "--stage-dir", str(place.directory), "--log-dir", ""]
     for flag, checkpoint in (("--resume", resume), ("--init-from", start)):

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy.orm import sessionmaker
 from sqlmodel import Session, col, select, update
 
-from app import db, doorbell
+from app import artifacts, db, doorbell
 from app.gpus import Gpu
 from app.jobs.states import PATIENCE
 from app.models import ACTIVE, Attempt, Job, Worker
@@ -60,15 +60,15 @@ def join(
 def beat(writing: sessionmaker[Session], member: Member) -> None:
     """Say that this worker lives, and how far it is behind. Raises NameTaken when its row speaks of another process by now."""
     with writing.begin() as session:
-        if not _write(session, member, heartbeat_at=db.now(session), unread=unread(session, member.id)):
+        if not _write(session, member, heartbeat_at=db.now(session), unread=unread(session, member.id, member.scratch)):
             raise NameTaken(f"Another process has taken the name {member.name}.")
 
 
-def unread(session: Session, worker_id: int) -> int:
+def unread(session: Session, worker_id: int, scratch: Path | None = None) -> int:
     """Bytes that trainers of this worker have written and the database does not hold."""
     query = select(Attempt).join(Job, (col(Job.id) == Attempt.job_id) & (col(Job.attempt) == Attempt.number))
     mine = session.exec(query.where(Job.worker_id == worker_id, col(Job.status).in_(ACTIVE)))
-    return sum(_unread(attempt) for attempt in mine)
+    return sum(_unread(attempt, scratch) for attempt in mine)
 
 
 def show_gpus(writing: sessionmaker[Session], member: Member, gpus: Sequence[Gpu]) -> None:
@@ -115,9 +115,9 @@ def _take(session: Session, holder: Worker | None, name: str, devices: Sequence[
     return row.id
 
 
-def _unread(attempt: Attempt) -> int:
+def _unread(attempt: Attempt, scratch: Path | None) -> int:
     read = {EVENTS_FILE: attempt.event_offset, OUTPUT_FILE: attempt.log_offset}
-    files = {Path(attempt.directory, name): offset for name, offset in read.items()}
+    files = {artifacts.local(attempt.directory, scratch) / name: offset for name, offset in read.items()}
     return sum(max(0, file.stat().st_size - offset) for file, offset in files.items() if file.exists())
 
 

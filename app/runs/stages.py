@@ -1,5 +1,7 @@
 """What people ask of one stage of a run: train it again, or past its gate. Each works in the caller's transaction, which then rings."""
 
+from typing import Any
+
 from sqlmodel import Session, col, select
 
 from app import db
@@ -10,6 +12,8 @@ from app.models import ENDED, Checkpoint, JobStatus, Run, StageRun
 from app.runs import chain, lineage
 from app.runs import service as runs
 from app.runs.service import GATED, RunState, StageState
+from panollava.config import RunConfig
+from panollava.shortage import goes_on, lighter
 from panollava.stages import Stage
 
 
@@ -36,6 +40,34 @@ def retry_stage(session: Session, run: Run, stage: Stage, actor: str, *, from_st
         _begin_again(session, run, asked.row, actor)
     else:
         jobs.retry(session, asked.job, actor)
+
+
+def retry_lighter(session: Session, run: Run, stage: Stage, actor: str) -> None:
+    """Try a stage that ran out of memory again, with the settings that its trainer suggested: from its last good checkpoint where they allow it.
+
+    Raises Conflict where nothing was suggested.
+    """
+    db.lock(session, f"run {run.id}")
+    state = runs.state(session, run)
+    asked = _of(state, stage)
+    if not (settings := suggested(session, asked)):
+        raise Conflict(_("Nothing is known with which stage {stage} of run {id} would need less memory.").format(stage=stage, id=run.id))
+    if why := why_not(state, asked):
+        raise Conflict(why)
+    assert asked.job
+    asked.row.overrides = (asked.row.overrides or {}) | settings
+    session.add(asked.row)
+    if goes_on(RunConfig.model_validate(run.config), stage, settings):
+        jobs.retry(session, asked.job, actor, reason="lighter")
+    else:
+        jobs.begin_again(session, asked.job, actor, "lighter")
+
+
+def suggested(session: Session, asked: StageState) -> dict[str, Any]:
+    """The settings that need less memory, of a stage that has failed for want of it; empty where none are known."""
+    if asked.job is None or asked.job.status is not JobStatus.failed or not asked.job.attempt:
+        return {}
+    return lighter(jobs.attempt_of(session, asked.job).suggestion)
 
 
 def open_gate(session: Session, run: Run, stage: Stage, actor: str) -> None:

@@ -120,6 +120,14 @@ def retry_stage(
     return detail(session, run)
 
 
+@router.post("/{run_id}/stages/{stage}/retry-lighter", status_code=202)
+def retry_lighter(actor: Launcher, run: RunDep, stage: Stage, session: SessionDep, ring: BellDep) -> RunDetail:
+    """Try a stage that ran out of memory again with half its micro-batches, or with what else its trainer suggested: `suggestion` of the stage."""
+    stages.retry_lighter(session, run, stage, actor.name)
+    ring(run.config["devices"])
+    return detail(session, run)
+
+
 @router.post("/{run_id}/stages/{stage}/open-gate", status_code=202)
 def open_gate(actor: Launcher, run: RunDep, stage: Stage, session: SessionDep, ring: BellDep) -> RunDetail:
     """Start a gated stage although its condition does not hold."""

@@ -1,7 +1,7 @@
 """Everything a run depends on."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -230,6 +230,13 @@ class RunConfig(BaseModel):
         """The config of the same steps in other micro-batches."""
         settings = self.stages[stage].model_copy(update={"accumulation": accumulation})
         return self.model_copy(update={"stages": self.stages.model_copy(update={str(stage): settings})})
+
+    def overridden(self, stage: Stage, settings: Mapping[str, Any]) -> "RunConfig":
+        """The config with settings in their place, by their names on the command line: those that stages have are this stage's."""
+        section = {name: value for name, value in settings.items() if name in type(self.stages[stage]).model_fields}
+        whole = self.model_dump() | {name: value for name, value in settings.items() if name not in section}
+        whole["stages"][stage] |= section
+        return RunConfig.model_validate(whole)
 
     def csvs(self, split: Literal["train", "valid"]) -> tuple[Path, ...]:
         """The CSV files of a split, all of which are used: its own field, else `data_dir`, else the default directory."""

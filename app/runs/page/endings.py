@@ -12,7 +12,14 @@ from app.models import Job
 
 TAIL = 256 * 1024
 """Bytes of the log in which the line is looked for; it is among the last ones that were printed."""
-MEMORY = "out of memory"
+SAID = {
+    "out of memory": "OutOfMemoryError",
+    "No space left on device": "disk_full",
+    "couldn't connect to 'https://": "hub_away",
+    "We couldn't connect to": "hub_away",
+    "loss was not finite": "Diverged",
+}
+"""What an error says, and the cause that is known by it."""
 
 WORDS = {
     "worker_lost": _("It was lost with its worker"),
@@ -20,6 +27,8 @@ WORDS = {
     "out_of_memory": _("It ran out of memory"),
     "OutOfMemoryError": _("It ran out of memory"),
     "Diverged": _("The training diverged"),
+    "disk_full": _("The disk is full"),
+    "hub_away": _("The hub with its models does not answer"),
     "RankLost": _("One of its processes ended"),
     "no_result": _("It left no result behind"),
     "no_outcome": _("It ended without saying how"),
@@ -38,6 +47,8 @@ HINTS = {
     "bad_input": _("Mend what the message names and resume; if it is a setting, duplicate the run with another value."),
     "out_of_memory": _("Duplicate the run with one of the settings that it names, or with auto_batch."),
     "OutOfMemoryError": _("Duplicate the run with a smaller batch_size, or with precision bf16; fewer views and shorter texts help too."),
+    "disk_full": _("Make room, or let a run keep fewer checkpoints; then resume: the checkpoint before is whole."),
+    "hub_away": _("Fetch the models with `hf download` where there is a network, or name local directories; then resume."),
     "Diverged": _("Duplicate the run with a smaller lr, a longer warm-up or a smaller grad_clip."),
     "RankLost": _(
         "Look into the log for what it said; killed without a word, most often the machine itself ran out of memory: use fewer num_workers."
@@ -67,10 +78,14 @@ class Ending:
 def explain(session: Session, job: Job, failed: bool) -> Ending:
     """For a job that has failed or was stopped."""
     reason = job.reason or ""
-    known = "OutOfMemoryError" if MEMORY in (job.detail or "").lower() and reason != "out_of_memory" else reason
+    known = reason if reason in HINTS and reason != "infrastructure" else _known(job.detail or "") or reason
     first, _break, rest = (job.detail or "").partition("\n")
     line = _line(session, job, first) if failed else None
     return Ending(WORDS.get(known, reason), first or None, rest.strip() or None, HINTS.get(known), line)
+
+
+def _known(detail: str) -> str | None:
+    return next((cause for words, cause in SAID.items() if words.lower() in detail.lower()), None)
 
 
 def _line(session: Session, job: Job, said: str) -> int | None:

@@ -17,6 +17,7 @@ REASONS = {
     "worker_drained": _("its worker left and had it saved before"),
     "retry": _("to be tried again"),
     "trained_again": _("to be trained again, from its start"),
+    "lighter": _("to be tried again with settings that need less memory"),
     "gate_opened": _("its gate was opened"),
     "moved_in_queue": _("moved in the queue"),
     "priority_changed": _("its priority was changed"),

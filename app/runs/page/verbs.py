@@ -23,6 +23,13 @@ def retry_stage(
     return redirect(request, f"/runs/{run.id}")
 
 
+@router.post("/{run_id:int}/stages/{stage}/retry-lighter")
+def retry_lighter(actor: Launcher, request: Request, run: RunDep, stage: Stage, session: SessionDep, ring: BellDep) -> Response:
+    stages.retry_lighter(session, run, stage, actor.name)
+    ring(run.config["devices"])
+    return redirect(request, f"/runs/{run.id}")
+
+
 @router.post("/{run_id:int}/stages/{stage}/open-gate")
 def open_gate(actor: Launcher, request: Request, run: RunDep, stage: Stage, session: SessionDep, ring: BellDep) -> Response:
     stages.open_gate(session, run, stage, actor.name)

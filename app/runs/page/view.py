@@ -161,6 +161,12 @@ class RunView:
         return endings.explain(self.session, self.job, self.current.status == JobStatus.failed) if self.job and self.can_resume else None
 
     @cached_property
+    def lighter(self) -> str | None:
+        """`accumulation 2`: the settings with which a stage that ran out of memory may do; None where none are known."""
+        settings = stages.suggested(self.session, self.state.current)
+        return ", ".join(f"{name} {value}" for name, value in settings.items()) or None
+
+    @cached_property
     def goes_on_from(self) -> str | None:
         """`finetune@3000`: the checkpoint from which `resume` would continue; None for the start of the stage."""
         checkpoint = checkpoints.last_good(self.session, self.job) if self.job else None
