@@ -14,9 +14,12 @@ def working(house, work):
     """The worker's hands, busy in a thread."""
     thread = threading.Thread(target=work.take)
     thread.start()
-    yield
-    thread.join(20)
-    assert not thread.is_alive(), house.story()
+    try:
+        yield
+        thread.join(20)
+        assert not thread.is_alive(), house.story()
+    finally:
+        work.leaving.set()  # a test that has failed must end too
 
 
 def test_a_running_job_that_is_stopped_saves_first_and_resumes_there(house):
