@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sqlmodel import Session, col, delete, func, or_, select
 
+from app import db
 from app.errors import Conflict
 from app.i18n import _
 from app.models import Checkpoint, Evaluation, Export, Job, Run, StageRun
@@ -57,7 +58,7 @@ def delete_run(session: Session, run: Run, artifacts: Path, *, force: bool = Fal
 
     Raises Conflict while something of it waits or is at work, and without `force` for one from whose checkpoints other runs started.
     """
-    session.refresh(run, with_for_update=True)
+    db.lock(session, f"run {run.id}")
     changes.refuse_while_open(session, run, _("deleted"))
     if not force and (others := heirs(session, run)):
         text = _("Run {id} gave the weights at the start of {runs}; their own checkpoints stay, but they could not begin again. Force it to delete.")

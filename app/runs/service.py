@@ -142,6 +142,7 @@ def save(session: Session, run: Run, actor: str) -> None:
 
 def resume(session: Session, run: Run, actor: str) -> None:
     """Queue the stage that failed or was stopped, from its last good checkpoint. Raises Conflict when no stage did, saying what the run is at."""
+    db.lock(session, f"run {run.id}")
     current = state(session, run).current
     if current.job is None or current.status not in (JobStatus.failed, JobStatus.stopped):
         raise Conflict(_doing(session, run, current))

@@ -81,13 +81,20 @@ def _in_between(state: RunState, asked: StageState) -> str | None:
 
 
 def _begin_again(session: Session, run: Run, stage: StageRun, actor: str) -> None:
-    """From what its parent hands over now; a first stage from what it started from, or from what that has come to be."""
+    """From what its parent hands over now; a first stage from what it started from, or from what that has come to be.
+
+    Weights that it was begun from before are past its gate.
+    """
     if stage.position == 0:
         _take_newer_weights(session, run, stage)
         chain.enqueue(session, run, stage, actor, "trained_again")
         return
     before = session.exec(select(StageRun).where(StageRun.run_id == run.id, StageRun.position == stage.position - 1)).one()
-    chain.begin(session, run, stage, _best(session, before), actor, "trained_again")
+    best = _best(session, before)
+    if stage.init_checkpoint == best.path:
+        chain.enqueue(session, run, stage, actor, "trained_again")
+    else:
+        chain.begin(session, run, stage, best, actor, "trained_again")
 
 
 def _take_newer_weights(session: Session, run: Run, stage: StageRun) -> None:
