@@ -40,6 +40,7 @@ def fork(
     asked = digest("fork", run.id, changes, priority, checkpoint_id, stages)
     if request_key and (before := requested(session, Run, request_key, asked)):
         return before
+    runs.hold(session, run)
     start = _start(session, run, checkpoint_id)
     from_ = session.get_one(StageRun, start.stage_id).stage
     later = [stage for stage in Stage if stage.number > from_.number]

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from sqlmodel import Session, col, delete, func, or_, select
 
-from app import db
 from app.errors import Conflict
 from app.i18n import _
 from app.models import Checkpoint, Evaluation, Export, Job, Run, StageRun
 from app.runs import changes
+from app.runs import service as runs
 
 TRASH = "trash"
 SETTLED_SECONDS = 600.0
@@ -58,7 +58,7 @@ def delete_run(session: Session, run: Run, artifacts: Path, *, force: bool = Fal
 
     Raises Conflict while something of it waits or is at work, and without `force` for one from whose checkpoints other runs started.
     """
-    db.lock(session, f"run {run.id}")
+    runs.hold(session, run)
     changes.refuse_while_open(session, run, _("deleted"))
     if not force and (others := heirs(session, run)):
         text = _("Run {id} gave the weights at the start of {runs}; their own checkpoints stay, but they could not begin again. Force it to delete.")

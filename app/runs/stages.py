@@ -2,7 +2,6 @@
 
 from sqlmodel import Session, col, select
 
-from app import db
 from app.errors import Conflict, NotFound
 from app.i18n import _
 from app.jobs import service as jobs
@@ -15,6 +14,7 @@ from panollava.stages import Stage
 
 def retry(session: Session, run: Run, actor: str) -> None:
     """Go on with the stage that failed or was stopped, from its last good checkpoint. Raises Conflict when no stage did."""
+    runs.hold(session, run)
     current = runs.state(session, run).current
     if current.status == JobStatus.succeeded:
         raise Conflict(_("Run {id} has succeeded; name the stage that is to be trained again.").format(id=run.id))
@@ -26,7 +26,7 @@ def retry_stage(session: Session, run: Run, stage: Stage, actor: str, *, from_st
 
     What was trained from it is stale then. Raises Conflict where the stage before it is not done, or one behind it is at work.
     """
-    db.lock(session, f"run {run.id}")
+    runs.hold(session, run)
     state = runs.state(session, run)
     asked = _of(state, stage)
     if why := why_not(state, asked):
@@ -40,7 +40,7 @@ def retry_stage(session: Session, run: Run, stage: Stage, actor: str, *, from_st
 
 def open_gate(session: Session, run: Run, stage: Stage, actor: str) -> None:
     """Start the stage although its condition does not hold. Raises Conflict for a gate that is not closed."""
-    db.lock(session, f"run {run.id}")
+    runs.hold(session, run)
     state = runs.state(session, run)
     asked = _of(state, stage)
     if asked.status != GATED:
