@@ -4,6 +4,7 @@ The files are moved into the trash inside the transaction, which takes a moment 
 in between leaves whole directories in the trash, and `sweep` decides by the rows: back they go if the run is still there, else they are gone.
 """
 
+import logging
 import shutil
 import time
 import uuid
@@ -19,6 +20,7 @@ from app.models import Checkpoint, Evaluation, Export, Job, Run, StageRun
 from app.runs import changes
 from app.runs import service as runs
 
+log = logging.getLogger(__name__)
 TRASH = "trash"
 SETTLED_SECONDS = 600.0
 """Age from which on nobody is still deleting what lies in the trash."""
@@ -93,10 +95,14 @@ def discard(directory: Path) -> Path:
 
 
 def empty(discarded: Iterable[Path]) -> None:
-    """Remove what lies in the trash; what somebody else has removed meanwhile is gone."""
+    """Remove what lies in the trash. What cannot be removed stays there, and is tried again when a server starts."""
     for path in discarded:
-        if path.exists():
+        try:
             shutil.rmtree(path)
+        except FileNotFoundError:
+            log.info("%s: somebody else has removed it meanwhile.", path)
+        except OSError as error:
+            log.warning("%s stays in the trash: %s.", path, error)
 
 
 def sweep(session: Session, artifacts: Path) -> list[Path]:
@@ -106,8 +112,8 @@ def sweep(session: Session, artifacts: Path) -> list[Path]:
     for path in sorted([*artifacts.glob(f"{TRASH}/*~*~*"), *artifacts.glob(f"*/{TRASH}/*~*~*")]):
         name, since, _key = path.name.rsplit("~", 2)
         home = path.parent.parent / name
-        if time.time() - int(since) < SETTLED_SECONDS:
-            continue
+        if not since.isdecimal() or time.time() - int(since) < SETTLED_SECONDS:
+            continue  # not ours, or not for us yet
         if str(home) in named and not home.exists():
             path.rename(home)
         else:

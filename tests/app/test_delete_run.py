@@ -145,3 +145,16 @@ def test_what_is_asked_of_a_run_that_somebody_has_just_deleted_finds_none(house,
         removal.delete_run(session, session.get_one(Run, run.id), house.settings.artifacts)
     with house.writing() as session, pytest.raises(NotFound, match="There is no run 1"):
         verb(session, run, "ann")
+
+
+def test_what_cannot_be_removed_and_what_is_not_ours_keeps_no_server_from_starting(house, session, monkeypatch, caplog):
+    run = trained(house, session, "resampler")
+    path = aged(removal.delete_run(session, run, house.settings.artifacts)[0])
+    (path.parent / "notes~of~mine").mkdir()
+    assert removal.sweep(session, house.settings.artifacts) == [path]
+    monkeypatch.setattr("os.rmdir", lambda *_args, **_more: (_ for _ in ()).throw(PermissionError("read-only disk")))
+    removal.empty([path])
+    assert "stays in the trash: read-only disk" in caplog.text
+    monkeypatch.undo()
+    removal.empty([path])
+    assert [each.name for each in path.parent.iterdir()] == ["notes~of~mine"]
