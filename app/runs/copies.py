@@ -40,6 +40,9 @@ def fork(
     asked = digest("fork", run.id, changes, priority, checkpoint_id, stages)
     if request_key and (before := requested(session, Run, request_key, asked)):
         return before
+    if settled := [field for field in ("stage", "init_from") if field in changes]:
+        raise Invalid(_("config.{field}: a fork's stages and checkpoint are named beside its config.").format(field=settled[0]))
+    runs.hold(session, run)
     start = _start(session, run, checkpoint_id)
     from_ = session.get_one(StageRun, start.stage_id).stage
     later = [stage for stage in Stage if stage.number > from_.number]

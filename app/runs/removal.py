@@ -5,6 +5,7 @@ in between leaves whole directories in the trash, and `sweep` decides by the row
 Objects of a store have no trash: they are removed after the transaction, and who is killed then leaves them there.
 """
 
+import logging
 import shutil
 import time
 import uuid
@@ -19,7 +20,9 @@ from app.errors import Conflict
 from app.i18n import _
 from app.models import Checkpoint, Evaluation, Export, Job, Run, StageRun
 from app.runs import changes
+from app.runs import service as runs
 
+log = logging.getLogger(__name__)
 TRASH = "trash"
 SETTLED_SECONDS = 600.0
 """Age from which on nobody is still deleting what lies in the trash."""
@@ -59,7 +62,7 @@ def delete_run(session: Session, run: Run, place: Path | str, *, force: bool = F
 
     Raises Conflict while something of it waits or is at work, and without `force` for one from whose checkpoints other runs started.
     """
-    session.refresh(run, with_for_update=True)
+    runs.hold(session, run)
     changes.refuse_while_open(session, run, _("deleted"))
     if not force and (others := heirs(session, run)):
         text = _("Run {id} gave the weights at the start of {runs}; their own checkpoints stay, but they could not begin again. Force it to delete.")
@@ -105,12 +108,14 @@ def discard(directory: str) -> str:
 
 
 def empty(discarded: Iterable[str]) -> None:
-    """Remove what was discarded; what somebody else has removed meanwhile is gone."""
+    """Remove what was discarded. What cannot be removed stays, and what is in the trash is tried again when a server starts."""
     for name in discarded:
-        if artifacts.is_remote(name):
-            artifacts.delete_below(name)
-        elif Path(name).exists():
-            shutil.rmtree(name)
+        try:
+            artifacts.delete_below(name) if artifacts.is_remote(name) else shutil.rmtree(name)
+        except FileNotFoundError:
+            log.info("%s: somebody else has removed it meanwhile.", name)
+        except (OSError, artifacts.Away) as error:
+            log.warning("%s stays: %s.", name, error)
 
 
 def sweep(session: Session, place: Path | str) -> list[str]:
@@ -122,8 +127,8 @@ def sweep(session: Session, place: Path | str) -> list[str]:
     for path in sorted([*place.glob(f"{TRASH}/*~*~*"), *place.glob(f"*/{TRASH}/*~*~*")]):
         name, since, _key = path.name.rsplit("~", 2)
         home = path.parent.parent / name
-        if time.time() - int(since) < SETTLED_SECONDS:
-            continue
+        if not since.isdecimal() or time.time() - int(since) < SETTLED_SECONDS:
+            continue  # not ours, or not for us yet
         if str(home) in named and not home.exists():
             path.rename(home)
         else:

@@ -38,8 +38,8 @@ class StageOut(BaseModel):
     status: str = Field(description="waiting (for the stage before it), gated (see waiting_because), or the status of its job.")
     is_lost: bool = Field(description="Somebody should be at it, but nothing has been heard for 30 s.")
     waiting_because: str | None = Field(description="Why a queued stage is not at work yet, or what its gate asks for.")
-    stale_at: datetime | None = Field(description="When what it was trained from was begun again; null while it is up to date.")
-    stale_because: str | None
+    stale_at: datetime | None = Field(None, description="When what it was trained from was begun again; null while it is up to date.")
+    stale_because: str | None = None
     job_id: int | None
     attempt: int
     progress: dict[str, Any] = Field(description="What the trainer last said: done, total, unit, eta_seconds, device_memory, heard_at.")

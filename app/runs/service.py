@@ -97,6 +97,13 @@ def get(session: Session, run_id: int) -> Run:
     return run
 
 
+def hold(session: Session, run: Run) -> None:
+    """Until this transaction ends nobody else begins, deletes or forks what is this run's. Raises NotFound if it was deleted meanwhile."""
+    db.lock(session, f"run {run.id}")
+    if session.exec(select(Run.id).where(Run.id == run.id)).first() is None:
+        raise NotFound(_("There is no run {id}.").format(id=run.id))
+
+
 def states(session: Session, runs: Sequence[Run]) -> dict[int, RunState]:
     """Stages and statuses by run id. One query for a page of any length."""
     query = select(StageRun, Job).outerjoin(Job, col(Job.stage_id) == StageRun.id)
@@ -142,6 +149,7 @@ def save(session: Session, run: Run, actor: str) -> None:
 
 def resume(session: Session, run: Run, actor: str) -> None:
     """Queue the stage that failed or was stopped, from its last good checkpoint. Raises Conflict when no stage did, saying what the run is at."""
+    hold(session, run)
     current = state(session, run).current
     if current.job is None or current.status not in (JobStatus.failed, JobStatus.stopped):
         raise Conflict(_doing(session, run, current))

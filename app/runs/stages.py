@@ -4,7 +4,6 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
-from app import db
 from app.errors import Conflict, NotFound
 from app.i18n import _
 from app.jobs import service as jobs
@@ -19,6 +18,7 @@ from panollava.stages import Stage
 
 def retry(session: Session, run: Run, actor: str) -> None:
     """Go on with the stage that failed or was stopped, from its last good checkpoint. Raises Conflict when no stage did."""
+    runs.hold(session, run)
     current = runs.state(session, run).current
     if current.status == JobStatus.succeeded:
         raise Conflict(_("Run {id} has succeeded; name the stage that is to be trained again.").format(id=run.id))
@@ -30,7 +30,7 @@ def retry_stage(session: Session, run: Run, stage: Stage, actor: str, *, from_st
 
     What was trained from it is stale then. Raises Conflict where the stage before it is not done, or one behind it is at work.
     """
-    db.lock(session, f"run {run.id}")
+    runs.hold(session, run)
     state = runs.state(session, run)
     asked = _of(state, stage)
     if why := why_not(state, asked):
@@ -72,7 +72,7 @@ def suggested(session: Session, asked: StageState) -> dict[str, Any]:
 
 def open_gate(session: Session, run: Run, stage: Stage, actor: str) -> None:
     """Start the stage although its condition does not hold. Raises Conflict for a gate that is not closed."""
-    db.lock(session, f"run {run.id}")
+    runs.hold(session, run)
     state = runs.state(session, run)
     asked = _of(state, stage)
     if asked.status != GATED:
@@ -113,13 +113,20 @@ def _in_between(state: RunState, asked: StageState) -> str | None:
 
 
 def _begin_again(session: Session, run: Run, stage: StageRun, actor: str) -> None:
-    """From what its parent hands over now; a first stage from what it started from, or from what that has come to be."""
+    """From what its parent hands over now; a first stage from what it started from, or from what that has come to be.
+
+    Weights that it was begun from before are past its gate.
+    """
     if stage.position == 0:
         _take_newer_weights(session, run, stage)
         chain.enqueue(session, run, stage, actor, "trained_again")
         return
     before = session.exec(select(StageRun).where(StageRun.run_id == run.id, StageRun.position == stage.position - 1)).one()
-    chain.begin(session, run, stage, _best(session, before), actor, "trained_again")
+    best = _best(session, before)
+    if stage.init_checkpoint == best.path:
+        chain.enqueue(session, run, stage, actor, "trained_again")
+    else:
+        chain.begin(session, run, stage, best, actor, "trained_again")
 
 
 def _take_newer_weights(session: Session, run: Run, stage: StageRun) -> None:

@@ -266,6 +266,8 @@ class RunConfig(BaseModel):
         yield from self._wrong_views()
         yield from self._wrong_overlap_loss()
         yield from self._wrong_auto_batch()
+        if (gate := self.stages.vision.gate_below) is not None:
+            yield "stages.vision.gate_below", gate, "no stage comes before vision, so nothing could open its gate."
         for stage in self.stage:
             yield from self._wrong_split(stage)
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from sqlmodel import SQLModel, select
 
-from app.errors import Conflict
+from app.errors import Conflict, NotFound
 from app.models import Evaluation, Event, Job, Run, Worker
-from app.runs import copies, removal
+from app.runs import copies, removal, stages
+from app.runs import service as runs
 from panollava.config import EvaluateConfig
 from tests.app.test_retry_stage import rows, trained
 
@@ -134,3 +135,26 @@ def test_what_somebody_is_deleting_at_this_moment_is_not_swept(house, session):
     path = removal.delete_run(session, run, house.settings.artifacts)[0]
     assert removal.sweep(session, house.settings.artifacts) == []
     assert path.is_dir()
+
+
+@pytest.mark.parametrize("verb", [runs.resume, stages.retry, lambda session, run, actor: copies.fork(session, run, {}, None, actor)])
+def test_what_is_asked_of_a_run_that_somebody_has_just_deleted_finds_none(house, verb):
+    with house.writing.begin() as session:
+        run = trained(house, session, "resampler")
+    with house.writing.begin() as session:
+        removal.delete_run(session, session.get_one(Run, run.id), house.settings.artifacts)
+    with house.writing() as session, pytest.raises(NotFound, match="There is no run 1"):
+        verb(session, run, "ann")
+
+
+def test_what_cannot_be_removed_and_what_is_not_ours_keeps_no_server_from_starting(house, session, monkeypatch, caplog):
+    run = trained(house, session, "resampler")
+    path = aged(removal.delete_run(session, run, house.settings.artifacts)[0])
+    (path.parent / "notes~of~mine").mkdir()
+    assert removal.sweep(session, house.settings.artifacts) == [path]
+    monkeypatch.setattr("os.rmdir", lambda *_args, **_more: (_ for _ in ()).throw(PermissionError("read-only disk")))
+    removal.empty([path])
+    assert "stays in the trash: read-only disk" in caplog.text
+    monkeypatch.undo()
+    removal.empty([path])
+    assert [each.name for each in path.parent.iterdir()] == ["notes~of~mine"]

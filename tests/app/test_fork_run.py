@@ -63,6 +63,8 @@ def test_what_cannot_be_started_is_refused_with_the_reason(house, session):
         fork(house, session, run, checkpoint_id=best(session, other).id)
     with pytest.raises(NotFound, match="has a best checkpoint yet"):
         fork(house, session, house.create(session))
+    with pytest.raises(Invalid, match=r"config\.stage: a fork's stages and checkpoint are named beside its config"):
+        fork(house, session, run, {"stage": "finetune"})
     with pytest.raises(BadInput, match="no such setting"):
         fork(house, session, run, {"colour": 1}, stages=[Stage.finetune])
 

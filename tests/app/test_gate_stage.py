@@ -11,6 +11,8 @@ from app.runs import service as runs
 from app.runs import stages
 from app.runs.table import lists, rows
 from app.runs.table.lists import Shown, Wanted
+from panollava.config import parse
+from panollava.errors import BadInput
 from panollava.stages import Stage
 from tests.app.test_retry_stage import BOTH, train
 
@@ -88,6 +90,24 @@ def test_a_stage_that_had_failed_is_held_back_by_its_gate_too(house, session):
     assert (runs.status(session, run), job.status) == ("gated", "failed")
     stages.open_gate(session, run, Stage.finetune, "ann")
     assert (runs.status(session, run), job.resume_from) == ("queued", None)
+
+
+def test_a_gate_before_the_first_of_all_stages_is_refused():
+    with pytest.raises(BadInput, match="no stage comes before vision"):
+        parse({"stages": {"vision": {"gate_below": 1.0}}})
+
+
+def test_weights_that_were_let_through_once_are_let_through_again_and_others_are_not(house, session):
+    run = gated(house, session)
+    stages.open_gate(session, run, Stage.finetune, "ann")
+    train(house, session)
+    stages.retry_stage(session, run, Stage.finetune, "ann")
+    assert runs.status(session, run) == "queued"
+    train(house, session)
+    stages.retry_stage(session, run, Stage.resampler, "ann")
+    train(house, session, 2.5)
+    stages.retry_stage(session, run, Stage.finetune, "ann")
+    assert runs.status(session, run) == "gated"
 
 
 @pytest.mark.parametrize("verb", [runs.stop, runs.save, runs.resume, stages.retry])

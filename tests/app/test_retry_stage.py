@@ -1,5 +1,7 @@
 """A person trains one stage of a run again, or goes on with one that has failed; what was trained from it is stale."""
 
+import threading
+
 import pytest
 from sqlmodel import select
 
@@ -8,10 +10,13 @@ from app.errors import Conflict, NotFound
 from app.jobs import queue
 from app.jobs import service as jobs
 from app.jobs.finish import finish
-from app.models import Checkpoint, JobStatus, StageRun
+from app.metrics import service as metrics
+from app.models import Checkpoint, Job, JobStatus, Run, StageRun
 from app.runs import service as runs
 from app.runs import stages
-from panollava.events import StageEvent
+from app.runs.table import lists
+from app.runs.table import rows as list_rows
+from panollava.events import Metric, StageEvent
 from panollava.stages import Stage
 
 BOTH = "resampler,finetune"
@@ -177,3 +182,51 @@ def test_a_chain_that_is_stopped_while_it_is_trained_again_is_resumed_where_it_w
     runs.resume(session, run, "ann")
     assert checkpoints.last_good(session, job).attempt == 2
     assert job.resume_from.endswith("attempt-2/checkpoints/step=000004.ckpt")
+
+
+def test_charts_and_lists_show_the_new_training_only(house, session):
+    run = house.create(session)
+    job, attempt = house.claim(session)
+    best = house.saved(attempt, 5, "epoch", "old.ckpt", val_loss=0.1)
+    house.tell(
+        session,
+        job,
+        attempt,
+        StageEvent(name="resampler", status="started"),
+        *(Metric(step=n, epoch=0, values={"train_loss": 9.0}) for n in (1, 2, 3)),
+        best,
+    )
+    finish(session, job.id, 1, JobStatus.succeeded, actor="one", reason="succeeded", best=best.path)
+    stages.retry_stage(session, run, Stage.resampler, "ann")
+    job, attempt = house.claim(session)
+    house.tell(session, job, attempt, house.saved(attempt, 1, "epoch", "new.ckpt", val_loss=0.7), Metric(step=1, epoch=0, values={"train_loss": 1.0}))
+    drawn = [line for line in metrics.query(session, run.id, ["train_loss"], smooth=0.9) if len(line.buckets)]
+    assert [(line.attempt, line.buckets["last"].tolist(), line.ema.values.tolist()) for line in drawn] == [(2, [1.0], [1.0])]
+    assert list_rows.of(session, [run])[0].best.val_loss == 0.7
+    other = house.create(session)
+    job, attempt = house.claim(session)
+    house.tell(session, job, attempt, house.saved(attempt, 1, "epoch", "other.ckpt", val_loss=0.5))
+    assert [each.id for each in lists.page(session, sort=lists.Sort.lowest)] == [other.id, run.id]
+
+
+def test_of_two_who_press_at_the_same_moment_one_trains_it_again(house):
+    with house.writing.begin() as session:
+        run = trained(house, session, "resampler")
+    told = []
+
+    def press(name):
+        try:
+            with house.writing.begin() as session:
+                stages.retry_stage(session, session.get_one(Run, run.id), Stage.resampler, name)
+            told.append("queued")
+        except Conflict as error:
+            told.append(str(error))
+
+    threads = [threading.Thread(target=press, args=(name,)) for name in ("ann", "bob")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(told) == ["Stage resampler of run 1 is queued already.", "queued"]
+    with house.reading() as session:
+        assert house.states(session, session.exec(select(Job)).one()).count("queued") == 2

@@ -28,8 +28,9 @@ def pages(client: Client, chain: dict[str, Any], demo_data: Path) -> Iterator[di
     wait_for_work(client, running["id"])
     both = ",".join(map(str, asked))
     runs = {name: f"/runs/{run['id']}" for name, run in (("chain", chain), ("failed", failed), ("run", running), ("waiting", waiting))}
-    tabs = {f"chain-{tab}": f"/runs/{chain['id']}?tab={tab}" for tab in ("config", "checkpoints", "samples", "timeline")}
+    tabs = {f"chain-{tab}": f"/runs/{chain['id']}?tab={tab}" for tab in ("config", "checkpoints", "samples", "timeline", "manage")}
     yield runs | tabs | {
+        "delete": f"/runs/{chain['id']}/delete", "queue": "/queue",
         "overview": "/", "runs": "/runs", "runs-filtered": "/runs?status=succeeded&q=nothing", "launch": "/runs/new?preset=demo",
         "duplicate": f"/runs/new?from={chain['id']}", "checkpoints": "/checkpoints", "checkpoint": f"/checkpoints/{best[1]}",
         "compare-checkpoints": f"/checkpoints/compare?ids={best[1]},{best[2]}", "evals": "/evals", "new-eval": f"/evals/new?checkpoint={best[2]}",

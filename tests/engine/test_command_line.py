@@ -82,6 +82,19 @@ def test_a_finished_chain_is_not_trained_again_by_resume_auto(
     assert caplog.text.count("is finished already") == 3
 
 
+def test_a_stage_whose_gate_is_closed_does_not_start_and_says_how_to_start_it(
+    chain: Path, demo_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.chdir(chain)
+    shutil.copytree("runs/vlm_resampler", "runs/gated_resampler")
+    config = resolve(None, "demo", ["finetune.gate_below=0"], {"data_dir": str(demo_data), "name": "gated", "stage": "resampler,finetune"})
+    with pytest.raises(
+        BadInput, match=r"Stage finetune does not start: resampler reached val_loss .*, the gate asks for below 0\..* finetune.gate_below="
+    ):
+        train_chain(config, resume="auto", stage_dir=None)
+    assert not Path("runs/gated_finetune").exists()
+
+
 def test_a_finished_training_is_not_overwritten(chain: Path, demo_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(chain)
     with pytest.raises(BadInput, match="runs/vlm_vision: holds a training already"):

@@ -193,7 +193,9 @@ class RunView:
 
     def _leg(self, state: runs.StageState, told: StageOut) -> Leg:
         attempts = [each for each in self.attempts if each.job_id == told.job_id]
-        losses = [each.val_loss for each in self.saved if each.stage is told.stage and each.val_loss is not None]
+        begun_after = state.job.begun_after if state.job else 0
+        mine = [each for each in self.saved if each.stage is told.stage and each.row.attempt > begun_after]
+        losses = [each.val_loss for each in mine if each.val_loss is not None]
         return Leg(
             told=told, is_current=told.stage is self.current.stage, about=track.about(told.stage, self.row.config), start=self._start(state),
             took=track.worked(attempts, self.now), resumed_step=attempts[-1].resumed_step if attempts else 0,

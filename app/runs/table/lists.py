@@ -167,10 +167,15 @@ def is_shown(status: Shown, now: datetime) -> ColumnElement[bool]:
 def _lowest() -> ColumnElement[Any]:
     """The lowest val_loss of the furthest stage that has one; NULL without."""
     stage = aliased(StageRun)
-    saved = select(Checkpoint.id).where(Checkpoint.stage_id == stage.id, col(Checkpoint.val_loss).is_not(None)).exists()
+    begun_after = select(Job.begun_after).where(Job.id == Checkpoint.job_id).correlate(Checkpoint).scalar_subquery()
+    counts = Checkpoint.attempt > begun_after  # of the training that counts, not of one before it
+    saved = select(Checkpoint.id).where(Checkpoint.stage_id == stage.id, col(Checkpoint.val_loss).is_not(None), counts).exists()
     furthest = select(stage.id).where(stage.run_id == Run.id, saved).order_by(col(stage.position).desc()).limit(1)
     return (
-        select(func.min(Checkpoint.val_loss)).where(Checkpoint.stage_id == furthest.correlate(Run).scalar_subquery()).correlate(Run).scalar_subquery()
+        select(func.min(Checkpoint.val_loss))
+        .where(Checkpoint.stage_id == furthest.correlate(Run).scalar_subquery(), counts)
+        .correlate(Run)
+        .scalar_subquery()
     )
 
 

@@ -148,7 +148,8 @@ def ended_because(job: Job) -> str:
 def _best(session: Session, found: Iterable[RunState]) -> dict[int, Best]:
     """By run id."""
     stages = [stage.row for each in found for stage in each.stages]
-    lowest = select(Checkpoint.stage_id, func.min(Checkpoint.val_loss)).where(col(Checkpoint.stage_id).in_([stage.id for stage in stages]))
+    lowest = select(Checkpoint.stage_id, func.min(Checkpoint.val_loss)).join(Job, col(Job.id) == Checkpoint.job_id)
+    lowest = lowest.where(col(Checkpoint.stage_id).in_([stage.id for stage in stages]), Checkpoint.attempt > Job.begun_after)
     losses = {stage: loss for stage, loss in session.exec(lowest.group_by(col(Checkpoint.stage_id))) if loss is not None}
     return {stage.run_id: Best(stage.stage, losses[stage.id]) for stage in stages if stage.id in losses}  # in training order: the last one stays
 

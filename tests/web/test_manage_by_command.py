@@ -1,0 +1,52 @@
+"""A run in hand, from a terminal elsewhere."""
+
+import pytest
+from typer.testing import CliRunner
+
+from app.cli import cli
+from app.client import ApiError
+from app.models import JobStatus
+from tests.web.test_manage_run import train
+from tests.web.test_run_page import begun, saved
+
+
+@pytest.fixture
+def runs(house, served):
+    """`panollava runs ...` against a real server."""
+
+    def run(*arguments, answer=None):
+        options = ["runs", "--url", served.url, "--token", house.launch.token]
+        return CliRunner().invoke(cli, [*options, *map(str, arguments)], input=answer)
+
+    return run
+
+
+def test_a_run_is_forked_cloned_retried_past_its_gate_archived_and_deleted(house, runs):
+    first = house.submit(stage="resampler,finetune", stages={"finetune": {"gate_below": 0.5}})["id"]
+    train(house)
+    assert runs("open-gate", first, "finetune").exit_code == 0
+    begun(house, "finetune").end(JobStatus.failed)
+    assert runs("retry", first).exit_code == 0
+    assert runs("retry", first, "--stage", "finetune").exit_code == 1  # it is queued
+    work = begun(house, "finetune")
+    work.say(saved(work, 3, "step"))
+    work.end(JobStatus.failed)
+    assert runs("retry", first, "--stage", "finetune", "--from-start").exit_code == 0
+    train(house, stage="finetune")
+    forked = int(runs("fork", first, "--checkpoint", 1, "--stage", "finetune", "--set", "finetune.lr=0.25").output)
+    cloned = int(runs("clone", first, "--set", "seed=9").output)
+    told = house.read.get(f"/runs/{forked}").json()
+    assert (told["parent_id"], told["config"]["stage"], told["config"]["stages"]["finetune"]["lr"]) == (first, ["finetune"], 0.25)
+    assert house.read.get(f"/runs/{cloned}").json()["config"]["seed"] == 9
+    assert runs("archive", first).exit_code == 0
+    assert runs("delete", first, answer="n\n").exit_code == 1
+    assert house.read.get(f"/runs/{first}").status_code == 200
+    refused = runs("delete", first, "--yes")
+    assert isinstance(refused.exception, ApiError) or f"run {forked}" in refused.output
+    assert runs("delete", first, "--yes", "--force").exit_code == 0
+    assert house.read.get(f"/runs/{first}").status_code == 404
+
+
+def test_what_makes_no_sense_is_refused_before_anything_is_asked(runs):
+    assert runs("retry", 1, "--from-start").exit_code == 2
+    assert "is not NAME=VALUE" in runs("clone", 1, "--set", "seed").output
