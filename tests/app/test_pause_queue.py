@@ -1,8 +1,12 @@
 """A paused queue gives no work away; what is at work goes on."""
 
+from concurrent.futures import ThreadPoolExecutor
+
+from sqlmodel import select
+
 from app.jobs import pauses
 from app.jobs import service as jobs
-from app.models import Job
+from app.models import Attempt, Job, Worker
 
 
 def test_nothing_is_taken_from_a_paused_queue_until_it_is_resumed(house, session):
@@ -57,3 +61,39 @@ def test_pages_are_told_once_of_each_change(house, session):
     assert [(each["what"], each["queue"], each["actor"]) for each in house.told(session, "queue")] == [
         ("paused", "x1", "anna"), ("resumed", "x1", "ben"),
     ]  # fmt: skip
+
+
+def test_two_people_who_pause_at_once_pause_it_once(house):
+    def pause(actor):
+        with house.writing.begin() as session:
+            pauses.pause(session, actor)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(pause, ["ann", "ben", "cem", "dan"]))
+    with house.writing() as session:
+        assert len(pauses.paused(session)) == 1
+        assert len(house.told(session, "queue")) == 1
+
+
+def test_once_a_pause_is_committed_no_claim_that_was_under_way_comes_after_it(house):
+    with house.writing.begin() as session:
+        for _ in range(6):
+            house.create(session)
+        workers = [house.worker(session, f"worker-{n}").id for n in range(6)]
+
+    def claim(worker_id):
+        with house.writing.begin() as session:
+            jobs.claim(session, session.get_one(Worker, worker_id))
+
+    def taken():
+        with house.reading() as session:
+            return len(session.exec(select(Attempt)).all())
+
+    with ThreadPoolExecutor(6) as pool:
+        claims = [pool.submit(claim, worker_id) for worker_id in workers]
+        with house.writing.begin() as session:
+            pauses.pause(session, "ann")
+        at_the_pause = taken()
+        for each in claims:
+            each.result()
+    assert taken() == at_the_pause

@@ -75,6 +75,15 @@ def test_a_driver_that_fails_or_talks_nonsense_is_no_answer_and_keeps_nobody_fro
     assert row(house).gpus_at is None
 
 
+def test_a_driver_that_hangs_is_given_up(tmp_path, driver, house, monkeypatch):
+    driver()
+    (tmp_path / "bin" / "nvidia-smi").write_text("#!/bin/sh\nexec sleep 600\n")
+    monkeypatch.setattr(gpus, "PATIENCE", 0.2)
+    with pytest.raises(NoAnswer, match="TimeoutExpired"):
+        gpus.read(["0"])
+    assert house.work(devices=["0"]).glance.occupied_by() is None
+
+
 def test_a_stranger_with_much_memory_is_named_and_no_job_is_taken_until_it_has_left(driver, house, stranger):
     driver(f"GPU-bb, {stranger.pid}, /opt/python, 40000\n")
     job_id = house.submit("steady")
