@@ -39,7 +39,7 @@ def test_a_trainer_killed_by_9_goes_on_in_its_next_attempt(listening, redis_url)
     listening.until(lambda: listening.checkpoints(job_id), "a checkpoint is there")
     with listening.recovery():
         os.kill(listening.attempts(job_id)[0].pid, signal.SIGKILL)
-        listening.until(lambda: listening.job(job_id).attempt == 2, "the next attempt has begun")
+        listening.until(lambda: listening.job(job_id).attempt == 2 and listening.stored_points(job_id, 2), "the next attempt trains")
     assert listening.states(job_id)[3] == "lost" and listening.reasons(job_id)[3] == "signal"
     listening.stop(job_id)
     listening.until(lambda: listening.job(job_id).status in ("stopped", "succeeded"), "it has ended")
