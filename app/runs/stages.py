@@ -47,7 +47,7 @@ def retry_lighter(session: Session, run: Run, stage: Stage, actor: str) -> None:
 
     Raises Conflict where nothing was suggested.
     """
-    db.lock(session, f"run {run.id}")
+    runs.hold(session, run)
     state = runs.state(session, run)
     asked = _of(state, stage)
     if not (settings := suggested(session, asked)):

@@ -12,6 +12,7 @@ from sqlmodel import col, select
 
 from app import db
 from app.errors import Conflict, Forbidden, Invalid
+from app.housekeeping import importing
 from app.housekeeping.importing import Importer
 from app.jobs import service as jobs
 from app.jobs import states
@@ -330,3 +331,23 @@ def test_a_stage_that_is_imported_before_an_earlier_one_takes_its_place_behind_i
     with house.reading() as session:
         (run,) = session.exec(select(Run))
         assert [str(each.stage) for each in runs.state(session, run).stages] == ["vision", "resampler"] == run.config["stage"]
+
+
+def test_an_import_that_was_killed_between_two_batches_goes_on_where_it_was(house, terminal, monkeypatch):
+    sitting = terminal.begin("vision").steps(1, 30)
+    sitting.end("stopped")
+    monkeypatch.setattr(importing, "BATCH_BYTES", 500)
+    batches = 0
+
+    def dies(what: str, done: int, total: int) -> None:
+        nonlocal batches
+        batches += 1
+        if batches == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        terminal.imported(house, heard=dies)
+    (found,) = terminal.imported(house)
+    with house.reading() as session:
+        assert found.status == "stopped" and points(session, found.run_id) == [(1, list(range(1, 31)))]
+        assert log_of(session, job_of(session, found.run_id, "vision")) == sitting.log.read_text()
