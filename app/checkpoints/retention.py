@@ -176,7 +176,6 @@ def _reasons(session: Session, rows: Sequence[Checkpoint], stages: Mapping[int, 
     newest = _newest_jobs(session, stages)
     of: dict[str, set[int]] = {
         _("its stage is at work"): {row.id for row in rows if newest[row.stage_id].status not in ENDED},
-        _("it lies in an object store"): {row.id for row in rows if "://" in row.path},
         _("best"): kept.best(rows, stages.values()),
         _("last"): kept.newest(rows, "last"),
         _("resuming goes on from it"): _resumed(session, newest.values()),
