@@ -95,7 +95,7 @@ def import_run(
         found = Importer(writing, settings, over, heard).bring_in(str(directory))
     for each in found:
         text = _("Run {run} ({name}): stage {stage} {status}, {bytes:,} bytes taken in.")
-        typer.echo(text.format(run=each.run_id, name=each.name, stage=each.stage, status=each.status, bytes=each.taken))
+        typer.echo(text.format(run=each.run_id, name=each.name, stage=each.stage, status=each.came_to, bytes=each.taken))
         for remark in each.remarks:
             typer.echo(f"  {remark}")
 

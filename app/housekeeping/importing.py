@@ -48,7 +48,8 @@ class Imported:
     run_id: int
     name: str
     stage: Stage
-    status: str = ""
+    came_to: str = ""
+    """The status of its job by now."""
     taken: int = 0
     """Bytes of events and log that the database had not had."""
     remarks: list[str] = field(default_factory=list)
@@ -115,7 +116,7 @@ class _Stage:
             with self.house.writing.begin() as session:
                 self._settle(session, begun, stretch, over=self.house.over or not is_newest)
         with self.house.writing.begin() as session:
-            done.status = self._tidy(session)
+            done.came_to = self._tidy(session)
         return done
 
     # attempts ---------------------------------------------------------------------

@@ -24,7 +24,7 @@ from sqlmodel import select
 
 from app import broker, db
 from app.models import Worker
-from tests.app.conftest import _database
+from tests.postgres import database
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "tests" / "deploy" / "compose-schema" / "compose_spec.json").read_text())
@@ -152,7 +152,7 @@ def free_port() -> int:
 def stack(services, tmp_path, request):
     if broker.find_server() is None or shutil.which("redis-cli") is None:
         pytest.skip("no redis-server and redis-cli")
-    with _database(request.getfixturevalue("postgres_url")) as url:
+    with database(request.getfixturevalue("postgres_url")) as url:
         stack = Stack(services, tmp_path, url)
         yield stack
         stack.close()

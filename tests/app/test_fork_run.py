@@ -55,7 +55,7 @@ def test_one_parent_has_several_forks(house, session):
 
 def test_what_cannot_be_started_is_refused_with_the_reason(house, session):
     run, other = trained(house, session, BOTH), trained(house, session, "resampler")
-    with pytest.raises(Invalid, match="cannot start the earlier stage vision"):
+    with pytest.raises(BadInput, match="cannot start the earlier stage vision"):
         fork(house, session, run, stages=[Stage.vision])
     with pytest.raises(Invalid, match="finetune is the last one"):
         fork(house, session, run, checkpoint_id=best(session, run, 1).id)

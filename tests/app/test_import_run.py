@@ -123,7 +123,7 @@ def test_a_chain_becomes_a_run_with_its_stages_points_logs_checkpoints_and_sampl
     resampler.say(Sample(step=4, url="a.jpg", query="What?", references=["This."], prediction="That."))
     resampler.end("failed", reason="Diverged", detail="The loss is NaN.")
     first, second = terminal.imported(house)
-    assert (first.stage, first.status, second.stage, second.status) == ("vision", "succeeded", "resampler", "failed")
+    assert (first.stage, first.came_to, second.stage, second.came_to) == ("vision", "succeeded", "resampler", "failed")
     assert first.run_id == second.run_id and first.remarks == second.remarks == []
     with house.reading() as session:
         run = session.get_one(Run, first.run_id)
@@ -142,14 +142,14 @@ def test_a_chain_becomes_a_run_with_its_stages_points_logs_checkpoints_and_sampl
 def test_importing_again_takes_in_what_is_new_and_nothing_twice(house, terminal):
     sitting = terminal.begin("vision").steps(1, 3)
     (first,) = terminal.imported(house)
-    assert first.status == "running" and first.taken > 0
+    assert first.came_to == "running" and first.taken > 0
     (again,) = terminal.imported(house)
     assert (again.run_id, again.taken) == (first.run_id, 0)
     sitting.steps(4, 6).end("stopped", step=6)
     with (terminal.directory("vision") / "events.jsonl").open("ab") as file:
         file.write(b'{"type":"met')
     (last,) = terminal.imported(house, "runs/vlm_vision")
-    assert (last.run_id, last.status) == (first.run_id, "stopped")
+    assert (last.run_id, last.came_to) == (first.run_id, "stopped")
     assert terminal.imported(house)[0].taken == 0
     with house.reading() as session:
         assert points(session, first.run_id) == [(1, [1, 2, 3, 4, 5, 6])]
@@ -162,7 +162,7 @@ def test_a_training_that_was_killed_and_resumed_in_the_terminal_is_two_attempts_
     resumed = terminal.begin("vision", step=5).steps(6, 10)
     resumed.end("succeeded", best=resumed.save(10, "epoch", val_loss=0.1))
     (found,) = terminal.imported(house)
-    assert found.status == "succeeded"
+    assert found.came_to == "succeeded"
     with house.reading() as session:
         assert points(session, found.run_id) == [(1, [1, 2, 3, 4, 5]), (2, [6, 7, 8, 9, 10])]
         job = job_of(session, found.run_id, "vision")
@@ -201,7 +201,7 @@ def test_with_over_it_has_failed_and_a_worker_can_go_on_with_it(house, terminal)
     terminal.begin("vision").steps(1, 6).save(5)
     (found,) = terminal.imported(house)
     (found,) = terminal.imported(house, over=True)
-    assert found.status == "failed"
+    assert found.came_to == "failed"
     with house.writing.begin() as session:
         job = job_of(session, found.run_id, "vision")
         assert job.reason == "no_outcome" and "last heard of at 2023-11-14" in job.detail
@@ -209,7 +209,7 @@ def test_with_over_it_has_failed_and_a_worker_can_go_on_with_it(house, terminal)
         job, attempt = house.claim(session)
         assert Path(job.resume_from).name == "step=000005.ckpt" and (attempt.number, attempt.directory) == (2, f"{job.directory}/attempt-2")
         house.tell(session, job, attempt, StageEvent(name="vision", status="resumed", step=5))
-    assert terminal.imported(house, over=True)[0].status == "running"
+    assert terminal.imported(house, over=True)[0].came_to == "running"
     terminal.begin("vision", step=5)
     with pytest.raises(Conflict, match="went on in the dashboard"):
         terminal.imported(house)
@@ -349,5 +349,5 @@ def test_an_import_that_was_killed_between_two_batches_goes_on_where_it_was(hous
         terminal.imported(house, heard=dies)
     (found,) = terminal.imported(house)
     with house.reading() as session:
-        assert found.status == "stopped" and points(session, found.run_id) == [(1, list(range(1, 31)))]
+        assert found.came_to == "stopped" and points(session, found.run_id) == [(1, list(range(1, 31)))]
         assert log_of(session, job_of(session, found.run_id, "vision")) == sitting.log.read_text()

@@ -15,6 +15,7 @@ from app import broker, db
 from app.settings import Settings
 from tests import postgres
 from tests.drills.outage import Outage
+from tests.tables import write_table
 from tests.worker.conftest import House, empty_database, house, listening, redis_url
 
 __all__ = ["empty_database", "house", "listening", "redis_url"]
@@ -54,7 +55,7 @@ def shared_house(tmp_path: Path, postgres_url: str) -> Iterator[House]:
 @contextmanager
 def _house(home: Path, database_url: str) -> Iterator[House]:
     db.migrate(database_url)
-    (home / "train.csv").write_text("url,query,annotation\na.jpg,What?,This.\n")
+    write_table(home, "train")
     house = House(Settings(home=home, roots=[home], database_url=database_url))
     try:
         yield house
