@@ -304,7 +304,7 @@ def test_a_directory_outside_the_roots_is_refused_also_behind_a_link(house, tmp_
 def test_two_imports_at_once_make_one_run_with_every_point_once(house, terminal):
     terminal.begin("vision").steps(1, 200).end("stopped")
     with ThreadPoolExecutor(3) as threads:
-        statuses = [found[0].status for found in threads.map(lambda _: terminal.imported(house), range(3))]
+        statuses = [found[0].came_to for found in threads.map(lambda _: terminal.imported(house), range(3))]
     assert "stopped" in statuses
     with house.reading() as session:
         run = session.exec(select(Run)).one()
