@@ -75,8 +75,9 @@ def examined(trainer: pl.Trainer, module: StageModule) -> dict[str, float]:
         for batch in module.val_dataloader():
             if examination.is_full:
                 break
-            pixels = batch.to(module.device).pixels
-            examination.add(pixels, module.model.patches(pixels))
+            module.auto_batch.validation(
+                batch.to(module.device), module.step, lambda part: examination.add(part.pixels, module.model.patches(part.pixels))
+            )
     module.train()
     return examination.figures()
 

@@ -372,6 +372,6 @@ def test_validation_that_does_not_fit_is_named_and_in_stage_vision_never_halved(
     with pytest.raises(OutOfMemory, match="in the validation at step 1"):
         train("text", max_steps=1)
     assert outcome(tmp_path / "text").suggestion == {"auto_batch": True}
-    with pytest.raises(OutOfMemory, match=r"in the validation at step 1.* --batch-size 8 \(in a new run; the overlap loss"):
+    with pytest.raises(OutOfMemory, match=r"in the validation at step 0.* --batch-size 8 \(in a new run; the overlap loss"):
         train("vision", stage=Stage.vision, run=AUTO, batch_size=16, max_steps=1)
     assert warnings(tmp_path / "vision") == []
