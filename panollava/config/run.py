@@ -80,7 +80,8 @@ class RunConfig(BaseModel):
         "straight ahead on the horizon, a wide one goes all around and a narrow one from pole to pole.",
     )
     fast_decode: Data[bool] = Field(
-        False, description="Decode JPEGs no larger than the views need: several times as fast, and the pixels differ a little."
+        False,
+        description="Decode JPEGs no larger than the views need and take one sample a pixel: several times as fast, and the pixels differ a little.",
     )
     max_bad_frac: Data[float] = Field(0.0, ge=0, le=1, description="Share of rows that may be unusable before the run is refused.")
     num_workers: Data[int] = Field(0, ge=0, description="Processes that load images beside the training process.")
@@ -221,6 +222,11 @@ class RunConfig(BaseModel):
     @property
     def lora_scale(self) -> int:
         return self.lora_alpha or 2 * self.lora_r
+
+    @property
+    def supersample(self) -> int:
+        """Samples a side of which each pixel of a view is the mean."""
+        return 1 if self.fast_decode else 2
 
     def without_adapters(self) -> "RunConfig":
         """The config of the same model once its adapters are merged."""

@@ -93,7 +93,7 @@ def load(checkpoint: Path, *, untrained_seed: int | None = None) -> Answerer:
     return Answerer(
         built.model.eval().to(device),
         Prompter(built.tokenizer, built.image_tokens, config.stages[stage].max_text_length),
-        Cutter(built.layout, built.architecture.image_size),
+        Cutter(built.layout, built.architecture.image_size, config.supersample),
         stage,
         config,
     )

@@ -46,7 +46,7 @@ class Splits:
     on_image: data.OnProgress
 
     def __post_init__(self) -> None:
-        self.cutter = Cutter(self.built.layout, self.built.architecture.image_size)
+        self.cutter = Cutter(self.built.layout, self.built.architecture.image_size, self.job.config.supersample)
         self.access = data.access(self.job.config, self.cutter, self.on_image)
 
     def read(self) -> tuple[data.Collate, data.Collate]:

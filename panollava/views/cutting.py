@@ -51,6 +51,7 @@ class Cutter:
     """Cuts panoramas into the views of a layout. Safe to share between threads; the maps are computed once per panorama size."""
 
     def __init__(self, views: Layout | Sequence[View], size: int, supersample: int = 2) -> None:
+        """`supersample`: samples a side of which each pixel is the mean. One is enough for a panorama that was decoded small, and faster."""
         self.views = views.views if isinstance(views, Layout) else tuple(views)
         self.size = size
         self._parts = list(_parts(self.views, size * supersample))

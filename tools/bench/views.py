@@ -37,7 +37,7 @@ def projection_of_4096() -> Pair:
 @line("JPEG of 4096x2048 and 0.6 MB to 8 views of 224, decoded small", against="Pillow, whole, and py360convert with OpenCV", at_least=7)
 def decoding_and_projection() -> Pair:
     """Other pixels: shrunk while decoding to what the views can show."""
-    file, cutter = _jpeg(scene(4096)), Cutter(LAYOUT, SIZE, supersample=1)
+    file, cutter = _jpeg(scene(4096)), Cutter(LAYOUT, SIZE, RunConfig(fast_decode=True).supersample)
     return Pair(lambda: cutter(_decoded(file, cutter.width)), lambda: _theirs(_decoded(file, None)))
 
 
