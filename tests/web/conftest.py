@@ -153,7 +153,7 @@ class Claimed:
         self._with(lambda session, job, attempt: ingest.log(session, job, attempt, text.encode()))
 
     def end(self, status: JobStatus, **more: Any) -> None:
-        self._with(lambda session, job, attempt: finish(session, job.id, attempt.number, status, actor="test", reason=str(status), **more))
+        self._with(lambda session, job, attempt: finish(session, job.id, attempt.number, status, actor="test", **{"reason": str(status)} | more))
 
     def _with(self, verb: Any) -> None:
         with self.house.writing.begin() as session:
