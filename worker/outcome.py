@@ -71,7 +71,7 @@ def _nameless(said: str | None, code: int, log: str) -> Outcome:
     status = JobStatus.failed
     if code < 0:
         status = JobStatus.failed if -code in OWN_FAULTS else JobStatus.lost
-        what, reason = f"The trainer was killed by {signal.Signals(-code).name}, which we did not send.", "signal"
+        what, reason = f"The trainer was killed by {_name(-code)}, which we did not send.", "signal"
     elif code == SUCCEEDED:
         what, reason = "The trainer ended without an error and without saying that it had succeeded.", "no_outcome"
     else:
@@ -79,6 +79,11 @@ def _nameless(said: str | None, code: int, log: str) -> Outcome:
     if code == BAD_INPUT:
         what, reason = "The trainer refused its input.", "bad_input"
     return Outcome(status, reason, f"{what}\n{log}".strip())
+
+
+def _name(number: int) -> str:
+    """Most real-time signals have none."""
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
 def last_word(path: Path) -> StageEvent | None:

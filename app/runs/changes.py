@@ -5,18 +5,19 @@ from sqlmodel import Session, col, select
 from app import db
 from app.errors import Conflict
 from app.i18n import _
+from app.jobs import order
 from app.models import ENDED, Job, JobStatus, Run
 
 
-def update(session: Session, run: Run, *, name: str | None = None, priority: int | None = None, note: str | None = None) -> None:
-    """What is None stays as it is. Stages that wait in the queue take a new priority with them; files keep the name they have."""
+def update(session: Session, run: Run, actor: str, *, name: str | None = None, priority: int | None = None, note: str | None = None) -> None:
+    """What is None stays as it is. What waits in the queue takes a new priority with it; files keep the name they have."""
     changed = {"name": name, "priority": priority, "note": note}
     run.sqlmodel_update({field: value for field, value in changed.items() if value is not None})
     session.add(run)
     if priority is not None:
-        for job in session.exec(select(Job).where(Job.run_id == run.id, Job.status == JobStatus.queued).with_for_update()):
-            job.priority = priority
-            session.add(job)
+        order.lock(session)
+        for job in session.exec(select(Job).where(Job.run_id == run.id, Job.status == JobStatus.queued)).all():
+            order.prioritise(session, job, actor, priority)
 
 
 def archive(session: Session, run: Run) -> None:

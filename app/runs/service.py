@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from sqlmodel import Session, col, select
 
@@ -82,7 +81,7 @@ def create(
     run.config = resolved.model_copy(update={"output_dir": run.directory, "log_dir": ""} | shared_cache(settings)).model_dump(mode="json")
     rows = [StageRun(run_id=run.id, stage=stage, position=position) for position, stage in enumerate(config.stage)]
     rows[0].init_checkpoint = resolved.init_from
-    if resolved.init_from and (start := checkpoints.at(session, Path(resolved.init_from))):
+    if resolved.init_from and (start := checkpoints.at(session, resolved.init_from)):
         run.parent_id, run.origin = start.run_id, lineage.origin(session, start)
     session.add_all(rows)
     session.flush()

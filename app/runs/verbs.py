@@ -79,7 +79,7 @@ class LineageOut(BaseModel):
 @router.patch("/{run_id}")
 def update_run(actor: Launcher, run: RunDep, body: Changes, session: SessionDep) -> RunDetail:
     """Change its name, priority or note, or archive it. The config is never edited: clone the run instead."""
-    changes.update(session, run, **body.model_dump(exclude={"archived"}))
+    changes.update(session, run, actor.name, **body.model_dump(exclude={"archived"}))
     if body.archived is not None:
         (changes.archive if body.archived else changes.unarchive)(session, run)
     return detail(session, run)

@@ -52,11 +52,11 @@ def test_a_run_that_waits_or_is_at_work_cannot_be_put_out_of_sight(house, sessio
 def test_a_new_priority_reaches_the_job_in_the_queue_and_leaves_one_at_work_alone(house, session):
     house.running(session)
     run = house.create(session)
-    changes.update(session, run, priority=5, note="try this first", name="better")
+    changes.update(session, run, "ann", priority=5, note="try this first", name="better")
     session.flush()
     assert [job.priority for job in session.exec(select(Job).order_by(Job.id))] == [0, 5]
     assert house.claim(session)[0].run_id == run.id
-    changes.update(session, run, priority=7)
+    changes.update(session, run, "ann", priority=7)
     session.flush()
     assert (run.name, run.note, run.priority, session.exec(select(Job.priority).where(Job.run_id == run.id)).one()) == (
         "better",

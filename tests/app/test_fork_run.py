@@ -7,6 +7,7 @@ from app.errors import Conflict, Invalid, NotFound
 from app.models import Checkpoint, StageRun
 from app.runs import copies, lineage, removal, stages
 from app.runs import service as runs
+from panollava.config import RunConfig
 from panollava.errors import BadInput
 from panollava.stages import Stage
 from tests.app.test_retry_stage import BOTH, rows, stale, train, trained
@@ -126,3 +127,13 @@ def test_the_lineage_outlives_the_parent(house, session):
     link = lineage.ancestors(session, made)[0]
     assert (link.run_id, link.name, link.label) == (1, None, "resampler@5")
     assert session.exec(select(StageRun.run_id)).all() == [made.id]
+
+
+def test_a_run_from_an_address_of_a_store_knows_its_parent(house, session, monkeypatch):
+    run = trained(house, session, "resampler")
+    start = best(session, run)
+    start.path = "s3://bucket/prefix/best.ckpt"
+    session.flush()
+    monkeypatch.setattr("app.runs.service.resolve", lambda config, settings: config)  # there is no store to look into
+    made = runs.create(session, RunConfig(name="heir", stage="finetune", init_from=start.path), house.settings, "ann")
+    assert (made.parent_id, made.origin["checkpoint_id"]) == (run.id, start.id)

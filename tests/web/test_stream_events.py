@@ -120,11 +120,12 @@ def test_an_id_of_another_database_starts_at_the_newest_event_and_says_that_it_i
         assert numbers(take(events, 1)) == [2]
 
 
-def test_who_was_away_for_longer_than_events_are_kept_is_told(house, served):
+def test_who_was_away_for_longer_than_events_are_kept_is_told(house, serve):
+    """By a server that has not got them in its memory: one that has tells them, and leaves nothing out."""
     tell(house, *range(1, 4))
     with house.writing.begin() as session:
         session.execute(db.text("DELETE FROM event WHERE id < 3"))
-    with listening(served, house, last_id=1) as events:
+    with serve(house.settings) as served, listening(served, house, last_id=1) as events:
         hello = next(events)
         assert (hello.id, hello.data["complete"]) == (1, False)
 

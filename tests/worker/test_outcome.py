@@ -83,3 +83,8 @@ def test_the_end_of_a_log_shows_only_the_last_drawing_of_a_progress_bar(tmp_path
     path = tmp_path / "output.log"
     path.write_bytes(b"first\n" + b"\r10%\r50%\r100%\n\n" + b"last \xff line")
     assert last_lines(path, 2) == "100%\nlast � line"
+
+
+def test_a_signal_without_a_name_is_told_by_its_number():
+    ended = judge(None, -40, "")
+    assert (ended.reason, ended.detail) == ("signal", "The trainer was killed by signal 40, which we did not send.")

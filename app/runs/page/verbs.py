@@ -53,7 +53,7 @@ def unarchive_run(actor: Launcher, request: Request, run: RunDep, session: Sessi
 def write_note(
     actor: Launcher, request: Request, run: RunDep, session: SessionDep, note: Annotated[str, Form(max_length=10_000)] = ""
 ) -> Response:  # fmt: skip
-    changes.update(session, run, note=note.strip())
+    changes.update(session, run, actor.name, note=note.strip())
     return redirect(request, f"/runs/{run.id}")
 
 
