@@ -136,6 +136,12 @@ def delete(name: str) -> None:
         _store().call_s3("delete_object", **_place(name))
 
 
+def delete_checkpoint(name: str) -> None:
+    """The file and its note. Raises Away."""
+    delete(name)
+    delete(note_name(name))
+
+
 def delete_below(directory: str) -> None:
     """All objects of a directory of the store. Raises Away."""
     with _asking(directory, missing=Away):

@@ -112,7 +112,7 @@ class Run(SQLModel, table=True):
     parent_id: int | None = Field(
         default=None, index=True, description="The run whose checkpoint it started from. No foreign key: it may be deleted."
     )
-    origin: dict[str, Any] | None = _json(default=None, nullable=True, description="That checkpoint, see `Origin`; kept when it is deleted.")
+    origin: dict[str, Any] | None = _json(default=None, nullable=True, description="That checkpoint, by `lineage.origin`; kept when it is deleted.")
     imported_from: str | None = Field(
         default=None, index=True, unique=True, description="Where a terminal trained it: what the directories of its stages share."
     )

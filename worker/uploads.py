@@ -93,7 +93,7 @@ class Uploads:
         with self.sessions.writing.begin() as session:
             is_wanted = stored.mark(session, row) or session.get(Checkpoint, row.id) is not None
         if not is_wanted:
-            self._delete(row.path)
+            artifacts.delete_checkpoint(row.path)
         log.info("Stored %s, %s in %.1f s", row.path, size(row.size), time.monotonic() - began)
         return None
 
@@ -118,13 +118,9 @@ class Uploads:
         """At no moment does a row that counts speak of an object that is gone."""
         with self.sessions.writing.begin() as session:
             stored.miss(session, row)
-        self._delete(row.path)
+        artifacts.delete_checkpoint(row.path)
         with self.sessions.writing.begin() as session:
             stored.drop(session, row)
-
-    def _delete(self, name: str) -> None:
-        artifacts.delete(name)
-        artifacts.delete(artifacts.note_name(name))
 
     def _files(self) -> Iterator[Path]:
         """What the trainer wrote beside its checkpoints, and is not half of something."""

@@ -133,10 +133,10 @@ def after_stage(session: Session, job: Job) -> None:
 
 def freed(files: Sequence[Kept]) -> int:
     """Bytes that file system and store get back when exactly these are removed."""
-    return _released(path for each in files for path in each.paths) + sum(name.size for each in files for name in each.stored)
+    return released(path for each in files for path in each.paths) + sum(name.size for each in files for name in each.stored)
 
 
-def _released(paths: Iterable[Path]) -> int:
+def released(paths: Iterable[Path]) -> int:
     """Of files that have no other name."""
     names: dict[tuple[int, int], list[int]] = defaultdict(list)
     facts = {}
@@ -151,8 +151,7 @@ def _remove(session: Session, file: Kept) -> None:
     for path in file.paths:
         path.unlink(missing_ok=True)
     for name in file.stored:
-        artifacts.delete(name.path)
-        artifacts.delete(artifacts.note_name(name.path))
+        artifacts.delete_checkpoint(name.path)
     for name in file.names:
         session.delete(name)
     session.flush()

@@ -26,19 +26,19 @@ from app.jobs.states import MOVES, move_on
 from app.models import ACTIVE, Attempt, Checkpoint, Job, JobKind, JobStatus, Run, StageRun
 from app.paths import allowed, shared_cache
 from app.requests import digest
+from app.runs.request import PATHS
 from app.settings import Settings
 from panollava import rundir
 from panollava.config import RunConfig
 from panollava.errors import BadInput
 from panollava.events import EVENTS_FILE
+from panollava.refusals import MODELS
 from panollava.stages import Stage
 
 ACTOR = "import"
 BATCH_BYTES = 1 << 20
 """About the most bytes of one file in one transaction, so that a long training never holds the database for long."""
 ENDS = {"succeeded": JobStatus.succeeded, "stopped": JobStatus.stopped, "failed": JobStatus.failed}
-PATHS = ("data_dir", "image_root", "init_from")
-MODELS = ("vision_model", "language_model")
 
 
 @dataclass

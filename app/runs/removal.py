@@ -111,11 +111,18 @@ def empty(discarded: Iterable[str]) -> None:
     """Remove what was discarded. What cannot be removed stays, and what is in the trash is tried again when a server starts."""
     for name in discarded:
         try:
-            artifacts.delete_below(name) if artifacts.is_remote(name) else shutil.rmtree(name)
+            _erase(name)
         except FileNotFoundError:
             log.info("%s: somebody else has removed it meanwhile.", name)
         except (OSError, artifacts.Away) as error:
             log.warning("%s stays: %s.", name, error)
+
+
+def _erase(name: str) -> None:
+    if artifacts.is_remote(name):
+        artifacts.delete_below(name)
+    else:
+        shutil.rmtree(name)
 
 
 def sweep(session: Session, place: Path | str) -> list[str]:

@@ -25,7 +25,7 @@ def retry(session: Session, run: Run, actor: str) -> None:
     retry_stage(session, run, current.stage, actor)
 
 
-def retry_stage(session: Session, run: Run, stage: Stage, actor: str, *, from_start: bool = False) -> None:
+def retry_stage(session: Session, run: Run, stage: Stage, actor: str, *, from_start: bool = False, reason: str | None = None) -> None:
     """One that failed or was stopped goes on from its last good checkpoint, unless it is to begin again; one that succeeded is trained again.
 
     What was trained from it is stale then. Raises Conflict where the stage before it is not done, or one behind it is at work.
@@ -37,9 +37,9 @@ def retry_stage(session: Session, run: Run, stage: Stage, actor: str, *, from_st
         raise Conflict(why)
     assert asked.job
     if asked.job.status is JobStatus.succeeded or from_start:
-        _begin_again(session, run, asked.row, actor)
+        _begin_again(session, run, asked.row, actor, reason or "trained_again")
     else:
-        jobs.retry(session, asked.job, actor)
+        jobs.retry(session, asked.job, actor, reason or "retry")
 
 
 def retry_lighter(session: Session, run: Run, stage: Stage, actor: str) -> None:
@@ -48,19 +48,13 @@ def retry_lighter(session: Session, run: Run, stage: Stage, actor: str) -> None:
     Raises Conflict where nothing was suggested.
     """
     runs.hold(session, run)
-    state = runs.state(session, run)
-    asked = _of(state, stage)
+    asked = _of(runs.state(session, run), stage)
     if not (settings := suggested(session, asked)):
         raise Conflict(_("Nothing is known with which stage {stage} of run {id} would need less memory.").format(stage=stage, id=run.id))
-    if why := why_not(state, asked):
-        raise Conflict(why)
-    assert asked.job
     asked.row.overrides = (asked.row.overrides or {}) | settings
     session.add(asked.row)
-    if goes_on(RunConfig.model_validate(run.config), stage, settings):
-        jobs.retry(session, asked.job, actor, reason="lighter")
-    else:
-        jobs.begin_again(session, asked.job, actor, "lighter")
+    from_start = not goes_on(RunConfig.model_validate(run.config), stage, settings)
+    retry_stage(session, run, stage, actor, from_start=from_start, reason="lighter")
 
 
 def suggested(session: Session, asked: StageState) -> dict[str, Any]:
@@ -112,21 +106,21 @@ def _in_between(state: RunState, asked: StageState) -> str | None:
     return None
 
 
-def _begin_again(session: Session, run: Run, stage: StageRun, actor: str) -> None:
+def _begin_again(session: Session, run: Run, stage: StageRun, actor: str, reason: str) -> None:
     """From what its parent hands over now; a first stage from what it started from, or from what that has come to be.
 
     Weights that it was begun from before are past its gate.
     """
     if stage.position == 0:
         _take_newer_weights(session, run, stage)
-        chain.enqueue(session, run, stage, actor, "trained_again")
+        chain.enqueue(session, run, stage, actor, reason)
         return
     before = session.exec(select(StageRun).where(StageRun.run_id == run.id, StageRun.position == stage.position - 1)).one()
     best = _best(session, before)
     if stage.init_checkpoint == best.path:
-        chain.enqueue(session, run, stage, actor, "trained_again")
+        chain.enqueue(session, run, stage, actor, reason)
     else:
-        chain.begin(session, run, stage, best, actor, "trained_again")
+        chain.begin(session, run, stage, best, actor, reason)
 
 
 def _take_newer_weights(session: Session, run: Run, stage: StageRun) -> None:

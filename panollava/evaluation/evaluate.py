@@ -72,8 +72,9 @@ class _Evaluation:
         config, csv = self.config, Path(self.config.csv)
         settings = self._settings()
         answerer = load(Path(config.checkpoint))
-        wanted = answerer.config.model_copy(update={name: getattr(config, name) for name in ("cache", "cache_dir", "cache_gb", "allow_remote")})
-        wanted = wanted.model_copy(update={"allow_partial_pano": wanted.allow_partial_pano or config.allow_partial_pano})
+        ours = {name: getattr(config, name) for name in ("cache", "cache_dir", "cache_gb", "allow_remote")}
+        ours["allow_partial_pano"] = config.allow_partial_pano or answerer.config.allow_partial_pano
+        wanted = answerer.config.model_copy(update=ours)
         reached = access(wanted, answerer.cutter, self._on_image)
         split = load_split([csv], config.image_root, config.max_bad_frac, answerer.cutter, self._on_image, access=reached)
         self._say_left_out(split.index)

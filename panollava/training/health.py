@@ -8,6 +8,7 @@ import torch
 
 from panollava.events import Note, Say
 from panollava.losses.overlap import FEWEST
+from panollava.model.panollava import Batch
 from panollava.training.examine import Examination
 from panollava.training.module import StageModule
 from panollava.training.watching import Watcher
@@ -70,14 +71,16 @@ class HealthWatch(Watcher):
 def examined(trainer: pl.Trainer, module: StageModule) -> dict[str, float]:
     """The figures of a validation's panoramas as the encoder sees them now. Ranks ask together."""
     examination = Examination(module.pairs)
+
+    def look(part: Batch) -> None:
+        examination.add(part.pixels, module.model.patches(part.pixels))
+
     module.eval()
     with trainer.precision_plugin.forward_context():
         for batch in module.val_dataloader():
             if examination.is_full:
                 break
-            module.auto_batch.validation(
-                batch.to(module.device), module.step, lambda part: examination.add(part.pixels, module.model.patches(part.pixels))
-            )
+            module.auto_batch.validation(batch.to(module.device), module.step, look)
     module.train()
     return examination.figures()
 

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from panollava.config import RunConfig, StageConfig
@@ -36,14 +36,14 @@ class StageJob:
         return RECIPES[self.stage]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Voice:
     """What a training says, in its log and in its events."""
 
     events: Say
     clock: Callable[[], float] = time.monotonic
-    _told: dict[str, float] = field(default_factory=dict)
-    """When something that goes on was last told to a person."""
+    _line_at: float | None = None
+    """When a person was last told of images."""
 
     def say(self, text: str) -> None:
         log.info("%s", text)
@@ -61,7 +61,8 @@ class Voice:
         if done == total or done % 100 == 0:
             self.events.write(Progress(done=done, total=total, unit="images"))
         now = self.clock()
-        since = self._told.setdefault("images", now)
-        if now - since >= LINE_SECONDS:
-            self._told["images"] = now
+        if self._line_at is None:
+            self._line_at = now
+        if now - self._line_at >= LINE_SECONDS:
+            self._line_at = now
             log.info("%s of %s panoramas", f"{done:,}", f"{total:,}")

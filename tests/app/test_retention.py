@@ -102,10 +102,10 @@ def test_a_file_is_counted_once_and_not_while_another_name_of_it_stays(tmp_path)
     one, second, outside = tmp_path / "a", tmp_path / "b", tmp_path / "c"
     one.write_bytes(b"x" * 100)
     os.link(one, second)
-    assert retention._released([one]) == 0
-    assert retention._released([one, second, one, tmp_path / "not there"]) == 100
+    assert retention.released([one]) == 0
+    assert retention.released([one, second, one, tmp_path / "not there"]) == 100
     os.link(one, outside)
-    assert retention._released([one, second]) == 0
+    assert retention.released([one, second]) == 0
 
 
 def test_files_and_rows_go_together_and_as_many_bytes_as_the_preview_said(house, session, trained):

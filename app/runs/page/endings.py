@@ -15,8 +15,7 @@ TAIL = 256 * 1024
 SAID = {
     "out of memory": "OutOfMemoryError",
     "No space left on device": "disk_full",
-    "couldn't connect to 'https://": "hub_away",
-    "We couldn't connect to": "hub_away",
+    "couldn't connect to": "hub_away",
     "loss was not finite": "Diverged",
 }
 """What an error says, and the cause that is known by it."""
@@ -78,7 +77,8 @@ class Ending:
 def explain(session: Session, job: Job, failed: bool) -> Ending:
     """For a job that has failed or was stopped."""
     reason = job.reason or ""
-    known = reason if reason in HINTS and reason != "infrastructure" else _known(job.detail or "") or reason
+    is_told = reason in HINTS and reason != "infrastructure"  # which names nobody's fault, and may well be a full disk
+    known = reason if is_told else _known(job.detail or "") or reason
     first, _break, rest = (job.detail or "").partition("\n")
     line = _line(session, job, first) if failed else None
     return Ending(WORDS.get(known, reason), first or None, rest.strip() or None, HINTS.get(known), line)
