@@ -7,7 +7,6 @@ import pytest
 
 from app import doorbell
 from app.jobs import service as jobs
-from app.settings import Settings
 from panollava.rundir import CHECKPOINTS
 from tests.drills.conftest import WHOLE_WAY
 from tests.worker.conftest import House
@@ -39,10 +38,8 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", disk], check=True)
 
 
-def test_a_disk_that_is_full_fails_the_job_once_and_with_room_it_goes_on_from_the_last_whole_checkpoint(
-    tmp_path, empty_database, redis_url, small_disk, house
-):
-    full = House(Settings(home=house.settings.home, artifacts=small_disk, roots=[tmp_path]), house.processes)
+def test_a_disk_that_is_full_fails_the_job_once_and_with_room_it_goes_on_from_the_last_whole_checkpoint(tmp_path, redis_url, small_disk, house):
+    full = House(house.settings.model_copy(update={"artifacts": small_disk}), house.processes)
     full.worker(redis_url)
     job_id = full.submit("fat", steps=60)
     doorbell.ring(1, redis_url)

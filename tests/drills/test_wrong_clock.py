@@ -10,16 +10,16 @@ from sqlmodel import col, select
 
 from app import db
 from app.models import Job, Transition, Worker
+from tests.deployments import ON_SERVERS
 from tests.drills.conftest import WHOLE_WAY
 from tests.worker.conftest import ROOT
 
-pytestmark = [pytest.mark.redis, pytest.mark.postgres]
+pytestmark = [pytest.mark.redis, ON_SERVERS]
 FAST, SLOW = "300", "-300"
 CLOCK = os.pathsep.join([str(Path(__file__).parent / "wrong_clock"), str(ROOT)])
 
 
-def test_workers_whose_clocks_are_ten_minutes_apart_leave_each_others_jobs_alone_and_recover_dead_ones(shared_house, redis_url):
-    house = shared_house
+def test_workers_whose_clocks_are_ten_minutes_apart_leave_each_others_jobs_alone_and_recover_dead_ones(house, redis_url):
     behind = house.worker(redis_url, "behind", PYTHONPATH=CLOCK, CLOCK_SHIFT=SLOW)
     job_id = house.submit("slow", steps=1500)
     house.until(lambda: house.checkpoints(job_id), "a checkpoint is there")
