@@ -241,15 +241,27 @@ class House:
 
     def written_points(self, job_id: int, attempt: int = 1, name: str = "train_loss") -> list[tuple[int, float, float]]:
         """As `stored_points`, from the trainer's own file."""
-        told = [event for _offset, event in events.read(self.directory(job_id, attempt) / EVENTS_FILE)]
-        return [(event.step, event.t, event.values[name]) for event in told if isinstance(event, Metric)]
+        return self.written_metrics(job_id, attempt).get(name, [])
+
+    def written_metrics(self, job_id: int, attempt: int = 1) -> dict[str, list[tuple[int, float, float]]]:
+        """All of them by name."""
+        found: dict[str, list[tuple[int, float, float]]] = {}
+        for _offset, event in events.read(self.directory(job_id, attempt) / EVENTS_FILE):
+            if isinstance(event, Metric):
+                for name, value in event.values.items():
+                    found.setdefault(name, []).append((event.step, event.t, value))
+        return found
 
     def assert_nothing_lost(self, job_id: int) -> None:
-        """Every point and every byte that any attempt's trainer wrote is in the database, once and in order."""
-        for attempt in self.attempts(job_id):
-            assert self.stored_log(job_id, attempt.number) == self.written_log(job_id, attempt.number)
-            # repr, because NaN is not equal to itself
-            assert repr(self.stored_points(job_id, attempt.number)) == repr(self.written_points(job_id, attempt.number))
+        """Every point of every metric and every byte that any attempt's trainer wrote is in the database, once and in order."""
+        for number in [attempt.number for attempt in self.attempts(job_id)]:
+            assert self.stored_log(job_id, number) == self.written_log(job_id, number)
+            written = self.written_metrics(job_id, number)
+            with self.sessions.reading() as session:
+                stored = session.exec(select(MetricSeries.name).where(MetricSeries.job_id == job_id, MetricSeries.attempt == number)).all()
+            assert sorted(stored) == sorted(written)
+            for name, points in written.items():
+                assert repr(self.stored_points(job_id, number, name)) == repr(points)  # repr, because NaN is not equal to itself
 
     def directory(self, job_id: int, attempt: int = 1) -> Path:
         return Path(self.attempts(job_id)[attempt - 1].directory)

@@ -46,7 +46,24 @@ def refused(house):
     postgres.administer(server, f"ALTER DATABASE {url.database} ALLOW_CONNECTIONS true")
 
 
-def test_a_trainer_goes_on_without_the_database_and_nothing_it_wrote_is_lost(house):
+@contextmanager
+def unwritable(house):
+    """It answers, and takes no write: its disk is full, say, or it is the replica of one that has failed."""
+    if house.engine.dialect.name == "sqlite":
+        with locked(house):
+            yield
+        return
+
+    def read_only(connection):
+        connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+
+    event.listen(house.engine, "begin", read_only)
+    yield
+    event.remove(house.engine, "begin", read_only)
+
+
+@pytest.mark.parametrize("away", [away, unwritable])
+def test_a_trainer_goes_on_without_the_database_and_nothing_it_wrote_is_lost(house, away):
     job_id = house.submit("slow", steps=60)
     thread = threading.Thread(target=house.work().take)
     thread.start()
