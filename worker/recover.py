@@ -9,8 +9,6 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 
-from sqlmodel import Session
-
 from app import db, doorbell
 from app.artifacts import Away
 from app.jobs.finish import finish
@@ -19,6 +17,7 @@ from app.jobs.stopping import KILL_AFTER
 from panollava.events import EVENTS_FILE
 from worker import orphans, outcome, uploads
 from worker.follow import AWAY, BATCH_BYTES, Fenced, Sessions, take_in
+from worker.hold import Hold
 from worker.lease import LEASE_SECONDS
 from worker.orphans import Contact, Watched
 from worker.process import OUTPUT_FILE
@@ -73,11 +72,13 @@ class Recovery:
 
     def _recover_one(self, lost: Watched) -> None:
         log.warning("Nobody works on job %d, attempt %d, any more; recovering it.", lost.claimed.job_id, lost.claimed.number)
+        hold = Hold(self.sessions, self.member, lost)
         try:
             _end(lost)
-            self._bring_in(lost)
-            uploads.store_rest(self.sessions, lost.claimed, self.member.scratch)
-            self._settle(lost)
+            self._bring_in(lost, hold)
+            with hold.beating():
+                uploads.store_rest(self.sessions, lost.claimed, self.member.scratch, hold.tell)
+            self._settle(lost, hold)
         except Fenced:
             log.warning("Somebody else has taken job %d.", lost.claimed.job_id)
         except AWAY:
@@ -87,20 +88,20 @@ class Recovery:
         except Exception:  # an unreadable directory, say: one such job must not keep the others from being recovered
             log.exception("Job %d could not be recovered; trying again at the next sweep.", lost.claimed.job_id)
 
-    def _bring_in(self, lost: Watched) -> None:
+    def _bring_in(self, lost: Watched, hold: Hold) -> None:
         """All that its trainer wrote; of one elsewhere, which may still write, what is there now. Raises Fenced."""
         taken = BATCH_BYTES
         while taken > (0 if lost.is_here else BATCH_BYTES // 2):
             with self.sessions.writing.begin() as session:
-                self._still_so(session, lost)
+                hold.check(session)
                 taken = take_in(session, lost.claimed)
 
-    def _settle(self, lost: Watched) -> None:
+    def _settle(self, lost: Watched, hold: Hold) -> None:
         """What the attempt came to: its own end, or another attempt. Raises Fenced."""
         claimed = lost.claimed
         result = outcome.judge(outcome.last_word(claimed.directory / EVENTS_FILE), None, outcome.last_lines(claimed.directory / OUTPUT_FILE))
         with self.sessions.writing.begin() as session:
-            devices = self._still_so(session, lost)
+            devices = hold.check(session)
             finish(
                 session, claimed.job_id, claimed.number, result.status,
                 actor=f"recovery by {self.member.name}", reason=result.reason, detail=result.detail, best=result.best,
@@ -108,13 +109,6 @@ class Recovery:
             )  # fmt: skip
         doorbell.ring(devices, self.broker_url)
         doorbell.announce(self.broker_url)
-
-    def _still_so(self, session: Session, lost: Watched) -> int:
-        """Locks the job; the devices that it needs. Raises Fenced when it was taken, or has been heard of since."""
-        found = orphans.again(session, lost, self.member)
-        if found is None or found[1].heard_at != lost.heard_at:
-            raise Fenced
-        return found[0].devices
 
 
 def _end(lost: Watched) -> None:

@@ -132,14 +132,14 @@ class Uploads:
                 yield path
 
 
-def store_rest(sessions: Sessions, claimed: Claimed, root: Path | None) -> None:
+def store_rest(sessions: Sessions, claimed: Claimed, root: Path | None, tell: Tell = lambda _size: None) -> None:
     """What an attempt that nobody follows any more has left on this host. Raises Away, and Fenced while somebody else of this host is at it."""
     if not (root and artifacts.is_remote(claimed.name) and claimed.directory.exists()):
         return
     with scratch.taken(claimed) as mine:
         if not mine:
             raise Fenced
-        for problem in Uploads(sessions, claimed, root).rest():
+        for problem in Uploads(sessions, claimed, root, tell).rest():
             log.warning("%s", problem)
 
 
