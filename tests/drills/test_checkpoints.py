@@ -8,7 +8,6 @@ import pytest
 from app import doorbell
 from app.jobs import service as jobs
 from app.models import Worker
-from app.settings import Settings
 from panollava.rundir import CHECKPOINTS
 from tests.drills.conftest import WHOLE_WAY
 from tests.worker.conftest import House
@@ -42,9 +41,9 @@ def small_disk(tmp_path):
 
 
 def test_a_disk_that_is_full_fails_one_job_and_holds_the_next_with_room_the_one_goes_on_from_its_last_checkpoint_and_the_other_begins(
-    tmp_path, empty_database, redis_url, small_disk, house
+    redis_url, small_disk, house
 ):
-    full = House(Settings(home=house.settings.home, artifacts=small_disk, roots=[tmp_path]), house.processes)
+    full = House(house.settings.model_copy(update={"artifacts": small_disk}), house.processes)
     full.worker(redis_url)
     job_id = full.submit("fat", steps=60)
     doorbell.ring(1, redis_url)

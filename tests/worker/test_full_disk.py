@@ -111,8 +111,8 @@ def test_an_export_wants_the_room_of_its_checkpoint_and_an_evaluation_next_to_no
     assert row(house).held_back.endswith("an export needs about 20.0 MB")
 
 
-def test_with_a_store_the_disk_of_the_scratch_directory_counts(tmp_path, empty_database, disk, monkeypatch):
-    with built(tmp_path, empty_database, artifacts="s3://bucket/prefix") as house:
+def test_with_a_store_the_disk_of_the_scratch_directory_counts(tmp_path, databases, disk, monkeypatch):
+    with built(tmp_path, databases, artifacts="s3://bucket/prefix") as house:
         monkeypatch.setattr(artifacts, "free", lambda name: name)
         house.submit("steady")
         one = Host(house, "one")

@@ -19,8 +19,8 @@ from worker.follow import Fenced
 
 
 @pytest.fixture
-def house(tmp_path, empty_database, s3):
-    with built(tmp_path, empty_database, artifacts=s3) as house:
+def house(tmp_path, databases, s3):
+    with built(tmp_path, databases, artifacts=s3) as house:
         yield house
 
 
