@@ -9,8 +9,6 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 
-from sqlmodel import Session
-
 from app import doorbell
 from app.artifacts import Away
 from app.jobs.finish import finish
@@ -19,6 +17,7 @@ from app.jobs.stopping import KILL_AFTER
 from panollava.events import EVENTS_FILE
 from worker import orphans, outcome, roster, uploads
 from worker.follow import AWAY, BATCH_BYTES, Fenced, Sessions, take_in
+from worker.hold import Hold
 from worker.lease import LEASE_SECONDS
 from worker.orphans import Contact, Watched
 from worker.process import OUTPUT_FILE
@@ -82,11 +81,13 @@ class Recovery:
 
     def _recover_one(self, lost: Watched) -> None:
         log.warning("Nobody works on job %d, attempt %d, any more; recovering it.", lost.claimed.job_id, lost.claimed.number)
+        hold = Hold(self.sessions, self.member, lost)
         try:
-            self._end(lost)
-            self._bring_in(lost)
-            uploads.store_rest(self.sessions, lost.claimed, self.member.scratch)
-            self._settle(lost)
+            self._end(lost, hold)
+            self._bring_in(lost, hold)
+            with hold.beating():
+                uploads.store_rest(self.sessions, lost.claimed, self.member.scratch, hold.tell)
+            self._settle(lost, hold)
         except Fenced:
             log.warning("Somebody else has taken job %d.", lost.claimed.job_id)
         except Immortal as error:
@@ -98,12 +99,12 @@ class Recovery:
         except Exception:  # an unreadable directory, say: one such job must not keep the others from being recovered
             log.exception("Job %d could not be recovered; trying again at the next sweep.", lost.claimed.job_id)
 
-    def _end(self, lost: Watched) -> None:
+    def _end(self, lost: Watched, hold: Hold) -> None:
         """Of a trainer of this machine nothing is left to write; one that has ended may have left its data loaders. Raises Fenced, Immortal."""
         if not lost.is_here or lost.trainer is None:
             return
         with self.sessions.writing.begin() as session:
-            self._still_so(session, lost)  # who found it silent may have been busy with another job since
+            hold.check(session)  # who found it silent may have been busy with another job since
             lost.trainer.kill()
         deadline = time.monotonic() + self.death
         while lost.trainer.alive:
@@ -112,20 +113,20 @@ class Recovery:
             time.sleep(0.05)
         lost.trainer.kill_rest()
 
-    def _bring_in(self, lost: Watched) -> None:
+    def _bring_in(self, lost: Watched, hold: Hold) -> None:
         """All that its trainer wrote; of one elsewhere, which may still write, what is there now. Raises Fenced."""
         taken = BATCH_BYTES
         while taken > (0 if lost.is_here else BATCH_BYTES // 2):
             with self.sessions.writing.begin() as session:
-                self._still_so(session, lost)
+                hold.check(session)
                 taken = take_in(session, lost.claimed)
 
-    def _settle(self, lost: Watched) -> None:
+    def _settle(self, lost: Watched, hold: Hold) -> None:
         """What the attempt came to: its own end, or another attempt. Raises Fenced."""
         claimed = lost.claimed
         result = outcome.judge(outcome.last_word(claimed.directory / EVENTS_FILE), None, outcome.last_lines(claimed.directory / OUTPUT_FILE))
         with self.sessions.writing.begin() as session:
-            devices = self._still_so(session, lost)
+            devices = hold.check(session)
             finish(
                 session, claimed.job_id, claimed.number, result.status,
                 actor=f"recovery by {self.member.name}", reason=result.reason, detail=result.detail, best=result.best,
@@ -133,10 +134,3 @@ class Recovery:
             )  # fmt: skip
         doorbell.ring(devices, self.broker_url)
         doorbell.announce(self.broker_url)
-
-    def _still_so(self, session: Session, lost: Watched) -> int:
-        """Locks the job; the devices that it needs. Raises Fenced when it was taken, or has been heard of since."""
-        found = orphans.again(session, lost, self.member)
-        if found is None or found[1].heard_at != lost.heard_at:
-            raise Fenced
-        return found[0].devices
