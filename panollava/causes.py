@@ -103,11 +103,12 @@ def named(reason: str, detail: str = "") -> str:
     return BY_NAME.get(reason) or _said(detail) or reason
 
 
-def printed(log: str) -> tuple[Cause, str] | None:
-    """The cause that the end of a log tells, and the line that does: the error of its last traceback, else its last line."""
+def printed(log: str) -> tuple[Cause | None, str | None]:
+    """The cause that the end of a log tells, and the line that does: the error of its last traceback, whatever it is, else its last line."""
     _before, mark, after = log.rpartition(_TRACEBACK)
     lines = [line for line in after.splitlines() if line and not line[0].isspace()]
-    return next(((cause, line) for line in (lines if mark else lines[-1:]) if (cause := _said(line))), None)
+    told = next(((cause, line) for line in (lines if mark else lines[-1:]) if (cause := _said(line))), None)
+    return told or (None, lines[0] if mark and lines else None)
 
 
 def _said(text: str) -> Cause | None:

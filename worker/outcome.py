@@ -103,14 +103,13 @@ def _killed(number: int, log: str, ran_out_of_memory: bool | None) -> Outcome:
 def _nameless(said: str | None, code: int, log: str) -> Outcome:
     """An end that the trainer did not report itself: what its log says of it."""
     if code == SUCCEEDED:
-        what, reason = "The trainer ended without an error and without saying that it had succeeded.", "no_outcome"
-    elif printed := causes.printed(log):
-        reason, what = printed
-    elif code == BAD_INPUT:
-        what, reason = "The trainer refused its input.", Cause.bad_input
-    else:
-        what, reason = f"The trainer ended with exit status {code}; the last it had said was {said!r}.", "exit_code"
-    return Outcome(JobStatus.failed, reason, f"{what}\n{log}".strip())
+        what = "The trainer ended without an error and without saying that it had succeeded."
+        return Outcome(JobStatus.failed, "no_outcome", f"{what}\n{log}".strip())
+    cause, line = causes.printed(log)
+    what = f"The trainer ended with exit status {code}; the last it had said was {said!r}."
+    if code == BAD_INPUT:
+        cause, what = cause or Cause.bad_input, "The trainer refused its input."
+    return Outcome(JobStatus.failed, cause or "exit_code", "\n".join(filter(None, (line, what, log))))
 
 
 def last_word(path: Path) -> StageEvent | None:

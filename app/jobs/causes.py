@@ -53,10 +53,14 @@ HINTS = {
     ),
     "bad_config": _("Duplicate the run with another value for the setting that the message names."),
     "bad_input": _("Mend what the message names and resume; if it is a setting, duplicate the run with another value."),
-    "signal": _("If nobody ended it by hand, the kernel did, most often because memory ran out: use fewer num_workers or a smaller batch_size."),
+    "signal": _(
+        "See who ended it: a person, a batch system at its time limit, or the kernel where memory runs out; for that, use fewer num_workers or a "
+        "smaller batch_size."
+    ),
     "crashed": _(
         "Most often a defect in a library or a driver: the end of the log names where. If a resume ends so too, report it with those lines."
     ),
+    "exit_code": _("The end of the log says what it met. It is not tried again by itself; resume when that is mended, or report it."),
     "no_result": _("The trainer said that it had succeeded, but its best checkpoint is missing or torn: look at the disk."),
     "RankLost": _("Look into the log for what it said; killed without a word, most often the machine ran out of memory: use fewer num_workers."),
     "CannotSave": _("The message says why. Mend it and resume: the checkpoints before it are whole."),

@@ -47,6 +47,7 @@ def stage_of(house: House, run: int) -> dict:
             "hf download",
         ),
         ("bad-input", "bad_input", "It refused its input.", "there is no column annotation", "Mend what the message names"),
+        ("broken", "exit_code", "The trainer ended with an error.", "RuntimeError: CUDA error: an illegal memory access", "The end of the log says"),
         ("aborts", "crashed", "The trainer crashed.", "killed by SIGABRT, which we did not send", "a defect in a library"),
     ],
 )
@@ -67,7 +68,8 @@ def test_a_kill_from_outside_is_tried_again_and_every_place_names_the_signal(hou
     stage = stage_of(house, run)
     assert (stage["status"], stage["reason"], stage["attempt"]) == ("failed", "signal", 2)
     page = look(house, run, "?tab=timeline")
-    assert "2 attempts in a row were lost" in page.piece("head").text and "If nobody ended it by hand, the kernel did" in page.piece("head").text
+    head = page.piece("head").text
+    assert "saved anything new. The trainer was killed by SIGKILL, which we did not send." in head and "See who ended it" in head
     assert page.piece("timeline").text.count("the trainer was killed by SIGKILL") == 4, "lost, queued, lost, failed"
 
 

@@ -122,7 +122,11 @@ def test_a_process_of_the_trainers_that_the_kernel_killed_is_told_as_such(said, 
         ("Traceback (most recent call last):\n  File x\nOSError: [Errno 28] No space left on device", "disk_full", "OSError: [Errno 28]"),
         ("Traceback (most recent call last):\n  File x\nMemoryError", "out_of_host_memory", "MemoryError"),
         ("panollava: t.csv: there is no such file. Name your data with --data-dir", "missing_file", "panollava: t.csv"),
-        ("wandb: No space left on device\nTraceback (most recent call last):\n  File x\nKeyError: 'a'", "exit_code", "The trainer ended with"),
+        (
+            "wandb: No space left on device\nTraceback (most recent call last):\n  File x\nKeyError: 'a'",
+            "exit_code",
+            "KeyError: 'a'\nThe trainer ended with",
+        ),
         ("wandb: No space left on device\nlast line", "exit_code", "The trainer ended with"),
     ],
 )
