@@ -5,6 +5,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
 from sqlmodel import Session, col, select
 
 from app.models import Attempt, Job, JobStatus, Run, StageRun, Transition
@@ -95,6 +96,9 @@ def _for_killed(run: Run, stage: StageRun, job: Job, attempt: Attempt) -> dict[s
     """Of a trainer that the kernel killed, so that it could not say so itself."""
     if job.reason != Cause.out_of_host_memory:
         return {}
-    config = RunConfig.model_validate(run.config).overridden(stage.stage, stage.overrides or {})
+    try:
+        config = RunConfig.model_validate(run.config).overridden(stage.stage, stage.overrides or {})
+    except ValidationError:  # of another version: it cannot be started with less either, and says so then
+        return {}
     has_device = bool(attempt.devices) and attempt.devices != ["cpu"]
     return {change.name: change.value for change in Shortage(config, stage.stage, "step", elsewhere=has_device).changes()[:1]}

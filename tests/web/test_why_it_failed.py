@@ -96,6 +96,16 @@ def test_what_the_kernel_killed_for_want_of_memory_says_so_and_a_button_tries_it
     assert (attempt["suggestion"], attempt["overrides"], attempt["exit_code"]) == ({"accumulation": 2}, {}, -9)
 
 
+def test_of_one_whose_settings_this_version_does_not_know_nothing_is_suggested_and_its_page_still_tells(house, starving):
+    run = house.submit(name="dies", max_attempts=1)["id"]
+    work(house)
+    with house.writing.begin() as session:
+        row = session.get_one(Run, run)
+        row.config = row.config | {"no_such_key": 1}
+    assert stage_of(house, run)["suggestion"] is None
+    assert "The machine ran out of memory." in look(house, run).piece("head").text
+
+
 def test_while_a_job_waits_for_its_next_attempt_the_queue_says_how_the_last_one_ended(house, starving):
     run = house.submit(name="dies", max_attempts=1)["id"]
     work(house)
