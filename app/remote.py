@@ -19,9 +19,9 @@ StageName = Annotated[str, typer.Argument(help=_("vision, resampler or finetune.
 Changes = Annotated[list[str] | None, typer.Option("--set", help=_("A setting that is to be otherwise, as in --set resampler.lr=1e-4; any number."))]
 
 RUN_COLUMNS = ("id", "name", "status", "created_at", "created_by")
-STAGE_COLUMNS = ("stage", "status", "attempt", "reason", "detail")
+STAGE_COLUMNS = ("stage", "status", "attempt", "ended_because", "detail", "overrides")
 CHECKPOINT_COLUMNS = ("id", "run_id", "kind", "step", "metrics", "path")
-QUEUE_COLUMNS = ("id", "kind", "run_id", "stage", "status", "devices", "priority", "waiting_because")
+QUEUE_COLUMNS = ("id", "kind", "run_id", "stage", "status", "devices", "priority", "waiting_because", "ended_because")
 PAUSE_COLUMNS = ("queue", "actor", "at", "reason")
 WORKER_COLUMNS = ("name", "host", "queue", "devices", "is_alive", "job_id", "held_back", "heartbeat_at")
 EVALUATION_COLUMNS = ("id", "name", "status", "checkpoint_id", "created_at")
@@ -60,6 +60,9 @@ def show_run(context: Connection, run_id: RunId, as_json: AsJson = False) -> Non
     if as_json:
         return _print_json(run)
     table(f"{run['id']} {run['name']}: {run['status']}", STAGE_COLUMNS, run["stages"])
+    for stage in run["stages"]:
+        if stage["hint"]:
+            typer.echo(f"{stage['stage']}: {stage['hint']}")
 
 
 @runs.command("stop")

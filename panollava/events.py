@@ -96,7 +96,7 @@ class StageEvent(_Event):
     reason: str | None = Field(None, description="Short machine-readable cause of a failure, such as bad_input.")
     detail: str | None = Field(None, description="The message a person reads.")
     suggestion: dict[str, bool | int | str] | None = Field(
-        None, description="Of reason out_of_memory: what to change first, a setting by its name on the command line and its value."
+        None, description="Where memory ran out: what to change first, a setting by its name on the command line and its value."
     )
 
 

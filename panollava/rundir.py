@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from panollava.errors import BadInput
+from panollava.errors import BadInput, MissingFile
 from panollava.stages import Stage
 
 CHECKPOINTS = "checkpoints"
@@ -150,7 +150,7 @@ def note_path(checkpoint: Path) -> Path:
 def read_note(checkpoint: Path) -> CheckpointNote:
     """The note beside a checkpoint. Raises BadInput when the checkpoint or its note is missing or unreadable."""
     if not checkpoint.is_file():
-        raise BadInput(f"{checkpoint}: there is no such checkpoint.")
+        raise MissingFile(f"{checkpoint}: there is no such checkpoint.")
     if checkpoint.suffix not in (".ckpt", ".safetensors"):
         raise BadInput(f"{checkpoint}: not a checkpoint, which is a .ckpt or a .safetensors file.")
     path = note_path(checkpoint)

@@ -10,7 +10,7 @@ from app import artifacts
 from app.checkpoints.exports import MODEL
 from app.models import Attempt, Evaluation, Export, Job, JobKind, Run, StageRun
 from panollava import rundir
-from panollava.config import EvaluateConfig, RunConfig
+from panollava.config import EvaluateConfig, RunConfig, validated
 from panollava.metrics.report import GROWING_FILE
 from worker.scratch import CACHE
 
@@ -50,7 +50,7 @@ def _train(session: Session, job: Job, place: Place) -> list[str]:
     stage, run = session.get_one(StageRun, job.stage_id), session.get_one(Run, job.run_id)
     # An attempt that resumes has its weights from the checkpoint it continues.
     resume, start = place.local(job.resume_from), place.local(None if job.resume_from else stage.init_checkpoint)
-    config = RunConfig.model_validate(run.config).overridden(stage.stage, stage.overrides or {})
+    config = validated(RunConfig, run.config).overridden(stage.stage, stage.overrides or {})
     config = config.model_copy(update={"stage": (stage.stage,), "init_from": start} | place.settings)
     written = _write(place, config)
     arguments = ["train", "--config", written, "--stage", stage.stage, "--stage-dir", str(place.directory), "--log-dir", ""]
@@ -61,7 +61,7 @@ def _train(session: Session, job: Job, place: Place) -> list[str]:
 
 
 def _evaluate(session: Session, job: Job, place: Place) -> list[str]:
-    config = EvaluateConfig.model_validate(session.get_one(Evaluation, job.evaluation_id).config)
+    config = validated(EvaluateConfig, session.get_one(Evaluation, job.evaluation_id).config)
     written = _write(place, config.model_copy(update={"checkpoint": place.local(config.checkpoint)} | place.settings))
     arguments = ["evaluate", "--config", written, "--output-dir", str(place.directory)]
     # Answers of the newest attempt that left some: it may have begun with those of the one before.

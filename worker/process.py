@@ -15,6 +15,7 @@ from typing import Protocol, Self
 
 from app.jobs.stopping import KILL_AFTER, TERM_AFTER
 from panollava.events import LEASE_VARIABLE, STOP_FILE
+from worker import memory
 from worker.lease import LEASE_SECONDS
 
 OUTPUT_FILE = "output.log"
@@ -110,6 +111,10 @@ class Trainer(Protocol):
     def exit_code(self) -> int | None:
         """Negative for the signal that killed it; None while it runs, and for ever if it is not our child."""
 
+    @property
+    def ran_out_of_memory(self) -> bool | None:
+        """Whether the kernel has killed a process here for want of memory since it was started; None where that cannot be told."""
+
     def has_ended(self) -> bool:
         """Once it has, the children that it left behind are ended too."""
 
@@ -121,7 +126,7 @@ class Child:
     """A trainer that this process started. It does nothing until `go`."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
+        self._process, self._memory = process, memory.Watch()
         self.identity = Identity.of(process.pid)
 
     def go(self) -> None:
@@ -147,6 +152,10 @@ class Child:
     def exit_code(self) -> int | None:
         return self._process.returncode
 
+    @property
+    def ran_out_of_memory(self) -> bool | None:
+        return self._memory.ran_out
+
     def has_ended(self) -> bool:
         return self.poll() is not None
 
@@ -158,6 +167,7 @@ class Adopted:
     """A trainer that another process started, which is dead."""
 
     exit_code = None
+    ran_out_of_memory = None
 
     def __init__(self, identity: Identity) -> None:
         self.identity = identity

@@ -15,8 +15,9 @@ from app.jobs import service as jobs
 from app.jobs.finish import finish
 from app.models import Attempt, Job, JobStatus, Worker
 from app.settings import FOREIGN_SHARE
+from panollava import causes
 from panollava.events import EVENTS_FILE
-from worker import commands, lease, outcome, process, roster
+from worker import commands, disk, lease, outcome, process, roster
 from worker.adopt import Adoption
 from worker.exchange import Exchange, Interrupted
 from worker.follow import AWAY, Claimed, Fenced, Follower, Sessions, follow, patiently
@@ -120,7 +121,7 @@ class Work:
                     trainer = child = self._start(claimed)
                     self._introduce(claimed, child)
                 stopping = follow(trainer, follower, claimed.directory, leaving=self.leaving, patience=self.patience)
-            self._settle(claimed, trainer.exit_code, stopping)
+            self._settle(claimed, trainer, stopping)
         except (Interrupted, Gone) as error:  # before a trainer began or after it has ended
             self._cut_short(claimed, error)
         except Fenced:
@@ -150,11 +151,14 @@ class Work:
             session.add(attempt)
         child.go()
 
-    def _settle(self, claimed: Claimed, code: int | None, stopping: Stopping | None) -> None:
+    def _settle(self, claimed: Claimed, trainer: Trainer, stopping: Stopping | None) -> None:
         """Write down how it ended, which may queue more work. Raises Fenced."""
         word, tail = outcome.last_word(claimed.directory / EVENTS_FILE), outcome.last_lines(claimed.directory / OUTPUT_FILE)
-        result = outcome.judge(word, code, tail, asked=stopping is not None, killed=stopping is not None and stopping.killed)
-        self._end(claimed, result, code)
+        result = outcome.judge(
+            word, trainer.exit_code, tail, asked=stopping is not None, killed=stopping is not None and stopping.killed,
+            ran_out_of_memory=trainer.ran_out_of_memory, has_room=disk.has_room(claimed.directory),
+        )  # fmt: skip
+        self._end(claimed, result, trainer.exit_code)
 
     def _cut_short(self, claimed: Claimed, error: Interrupted | Gone) -> None:
         """End a job for which the store has not what it needs, or does not answer when it is to end."""
@@ -188,10 +192,12 @@ class Work:
             return job
 
     def _give_up(self, claimed: Claimed, error: Exception) -> None:
-        """Fail the job for a cause that is not its own. If the database is away by now, the job is found before the next claim."""
+        """Fail the job for what the worker met. If the database is away by now, the job is found before the next claim."""
         try:
             with self.sessions.writing.begin() as session:
-                finish(session, claimed.job_id, claimed.number, JobStatus.failed, actor=self.member.name, reason="infrastructure", detail=repr(error))
+                cause = causes.of(error)
+                reason, detail = cause or "infrastructure", causes.said(error) if cause else repr(error)
+                finish(session, claimed.job_id, claimed.number, JobStatus.failed, actor=self.member.name, reason=reason, detail=detail)
         except AWAY:
             log.exception("Job %d could not be failed", claimed.job_id)
 

@@ -1,7 +1,7 @@
 """Checkpoints over HTTP."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,7 +12,7 @@ from app.checkpoints import exports, lists, retention
 from app.checkpoints import service as checkpoints
 from app.checkpoints.lists import Kind, Sort, Wanted
 from app.deps import BellDep, Cursor, Limit, Page, Row, SessionDep, SweepDep
-from app.jobs import states, waiting
+from app.jobs import causes, endings, states, waiting
 from app.models import Checkpoint, Export, JobStatus
 from panollava.stages import Stage
 
@@ -64,6 +64,8 @@ class ExportOut(Row):
     waiting_because: str | None = Field(description="Why it is not at work yet.")
     reason: str | None
     detail: str | None
+    ended_because: str | None = Field(None, description="`reason` in words.")
+    hint: str | None = Field(None, description="What is known to help.")
     attempt: int
     directory: str | None = Field(description="What `from_pretrained` takes, on the server, or its copy of an s3:// address; once it has succeeded.")
     is_gone: bool | None = Field(description="It was made, and somebody has removed the directory since. Null while the store does not say.")
@@ -137,5 +139,7 @@ def stop_export(actor: Launcher, checkpoint: CheckpointDep, session: SessionDep)
 
 def described(session: SessionDep, export: Export) -> ExportOut:
     job = exports.job_of(session, export)
-    more = {"job_id": job.id, "is_lost": states.is_lost(job, db.now(session)), "is_gone": exports.is_gone(export)}
-    return ExportOut.model_validate(job.model_dump() | export.model_dump() | more | {"waiting_because": waiting.reasons(session, [job]).get(job.id)})
+    more: dict[str, Any] = {"job_id": job.id, "is_lost": states.is_lost(job, db.now(session)), "is_gone": exports.is_gone(export)}
+    more |= {"waiting_because": waiting.reasons(session, [job]).get(job.id)}
+    more |= {"ended_because": endings.told(session, [job]).get(job.id), "hint": causes.hint(job)}
+    return ExportOut.model_validate(job.model_dump() | export.model_dump() | more)

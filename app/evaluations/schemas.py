@@ -11,7 +11,7 @@ from app import db
 from app.checkpoints import service as checkpoints
 from app.deps import RequestKey, Row
 from app.evaluations import service as evaluations
-from app.jobs import states, waiting
+from app.jobs import causes, endings, states, waiting
 from app.models import Evaluation, JobStatus
 from panollava.config import EvaluateConfig, validated
 
@@ -45,6 +45,8 @@ class EvaluationOut(Row):
     progress: dict[str, Any]
     reason: str | None
     detail: str | None
+    ended_because: str | None = Field(None, description="`reason` in words.")
+    hint: str | None = Field(None, description="What is known to help.")
     directory: str | None
     created_at: datetime
     created_by: str
@@ -64,10 +66,11 @@ def read(session: Session, request: EvaluationRequest) -> EvaluateConfig:
 def describe(session: Session, rows: Sequence[Evaluation]) -> list[EvaluationOut]:
     """Evaluations with their jobs; five queries however many there are."""
     jobs = evaluations.jobs_of(session, rows)
-    reasons, now = waiting.reasons(session, list(jobs.values())), db.now(session)
+    reasons, ends, now = waiting.reasons(session, list(jobs.values())), endings.told(session, jobs.values()), db.now(session)
     return [
         EvaluationOut.model_validate(
             jobs[each.id].model_dump() | each.model_dump()
+            | {"ended_because": ends.get(jobs[each.id].id), "hint": causes.hint(jobs[each.id])}
             | {"job_id": jobs[each.id].id, "waiting_because": reasons.get(jobs[each.id].id), "is_lost": states.is_lost(jobs[each.id], now)}
         )
         for each in rows

@@ -28,7 +28,7 @@ from app.paths import allowed, shared_cache
 from app.requests import digest
 from app.runs.request import PATHS
 from app.settings import Settings
-from panollava import rundir
+from panollava import causes, rundir
 from panollava.config import RunConfig
 from panollava.errors import BadInput
 from panollava.events import EVENTS_FILE
@@ -230,7 +230,7 @@ class _Stage:
     def _words(self, session: Session, job: Job, attempt: Attempt, stretch: Stretch) -> dict[str, Any]:
         """Reason and detail of an end; a stage that succeeded has its best checkpoint named, if that is still there."""
         assert stretch.word
-        reason, detail = stretch.word.reason or stretch.word.status, stretch.word.detail
+        reason, detail = causes.named(stretch.word.reason or stretch.word.status, stretch.word.detail or ""), stretch.word.detail
         if stretch.word.status == "succeeded":
             stage = session.get_one(StageRun, job.stage_id)
             try:

@@ -6,7 +6,7 @@ from typing import Any
 from sqlmodel import Session, col, func, select
 
 from app import db, doorbell
-from app.jobs import order, pauses, waiting
+from app.jobs import endings, order, pauses, waiting
 from app.jobs.states import PATIENCE, is_lost
 from app.models import ACTIVE, ENDED, Job, JobStatus, StageChange, StageRun, Transition, Worker
 
@@ -16,9 +16,11 @@ def entries(session: Session) -> Sequence[dict[str, Any]]:
     first_at_work = col(Job.status) == JobStatus.queued
     query = select(Job, StageRun.stage).outerjoin(StageRun, col(Job.stage_id) == StageRun.id)
     found = session.exec(query.where(col(Job.status).not_in(ENDED)).order_by(first_at_work, *order.TAKEN)).all()
-    reasons, now = waiting.reasons(session, [job for job, _stage in found]), db.now(session)
+    jobs = [job for job, _stage in found]
+    reasons, ends, now = waiting.reasons(session, jobs), endings.told(session, jobs), db.now(session)
     return [
-        job.model_dump() | {"stage": stage, "waiting_because": reasons.get(job.id), "is_lost": is_lost(job, now)}
+        job.model_dump()
+        | {"stage": stage, "waiting_because": reasons.get(job.id), "ended_because": ends.get(job.id), "is_lost": is_lost(job, now)}
         for job, stage in found
     ]  # fmt: skip
 

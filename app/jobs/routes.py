@@ -29,6 +29,7 @@ class QueuedOut(Row):
     status: JobStatus
     is_lost: bool = Field(description="Somebody should be at it, but nothing has been heard for 30 s.")
     waiting_because: str | None = Field(description="Why a queued job is not at work yet.")
+    ended_because: str | None = Field(description="How the attempt before ended, of one that waits for its next.")
     run_id: int | None
     stage: Stage | None
     evaluation_id: int | None

@@ -116,7 +116,7 @@ def lose(session: Session, job: Job, actor: str, reason: str = "worker_lost", de
     losses = 0 if _has_saved(session, attempt) else job.losses + 1
     if losses >= job.max_attempts and not was_stopping:
         text = _("{count} attempts in a row were lost before they had saved anything new.").format(count=losses)
-        move_on(session, job, JobStatus.failed, actor, reason, detail=f"{text}\n{detail or ''}".strip(), losses=losses)
+        move_on(session, job, JobStatus.failed, actor, reason, detail=f"{text} {detail or ''}".strip(), losses=losses)
         return True
     move_on(session, job, JobStatus.queued, actor, reason, losses=losses, **_fresh(session, job))
     if was_stopping:

@@ -16,7 +16,7 @@ from app.errors import AppError
 from app.formats import number
 from app.i18n import _
 from app.models import Checkpoint, Run, StageRun
-from app.runs import request
+from app.runs import lighter, request
 from app.runs import service as runs
 from app.runs.request import OURS
 from app.settings import Settings
@@ -77,6 +77,8 @@ def choose(session: Session, preset: str | None = None, run_id: int | None = Non
 
 def _from_run(session: Session, run: Run) -> Start:
     description = _("What run {id} was asked for, under a name of its own.").format(id=run.id)
+    if changed := lighter.told(session, run):
+        description = f"{description} {_('With what it has needed since it ran out of memory ({changed}).').format(changed=changed)}"
     return Start(_("Duplicate of run {id}").format(id=run.id), description, asked(session, run), run_id=run.id)
 
 
@@ -94,8 +96,8 @@ def _from_checkpoint(session: Session, checkpoint: Checkpoint) -> Start:
 
 
 def asked(session: Session, run: Run) -> dict[str, Any]:
-    """A run's config but for what the manager set in it; a stranger to this version's schema is refused by name. Raises BadInput."""
-    own = {name: value for name, value in run.config.items() if name not in OURS}
+    """A run's config but for what the manager set in it, with what it needed to fit into memory. Raises BadInput for a setting we do not know."""
+    own = {name: value for name, value in lighter.of_run(session, run).items() if name not in OURS}
     config = validated(RunConfig, merge(request.base(), own | {"name": free_name(session, run.name)}))
     return dict(flat(config.model_dump(mode="json")))
 

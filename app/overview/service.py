@@ -11,7 +11,7 @@ from sqlmodel import Session, col, select
 from app import db
 from app.gpus import Gpu
 from app.i18n import _
-from app.jobs import pauses, progress, queue
+from app.jobs import causes, pauses, progress, queue
 from app.jobs.pauses import Pause
 from app.models import ACTIVE, Evaluation, Export, Job, JobKind, JobStatus, MetricSeries, Run
 from app.runs.table import lists, rows
@@ -119,7 +119,7 @@ def attention(session: Session) -> tuple[list[Trouble], int]:
 
 def _trouble(job: Job, title: str, url: str) -> Trouble:
     if job.status is JobStatus.failed:
-        return Trouble(job, Shown.failed, title, url, rows.ended_because(job), can_resume=job.stage_id is not None)
+        return Trouble(job, Shown.failed, title, url, causes.in_a_line(job), can_resume=job.stage_id is not None)
     return Trouble(job, Shown.lost, title, url, _("Nobody has been heard to work on it."), can_resume=False)
 
 

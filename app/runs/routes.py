@@ -21,9 +21,10 @@ from app.logs.plain import Level
 from app.metrics import service as metrics
 from app.metrics.service import Axis
 from app.models import Run
-from app.runs import request, schemas
+from app.runs import lighter, request, schemas
 from app.runs import service as runs
 from app.runs.schemas import (
+    AttemptOut,
     FoundOut,
     LineOut,
     LogOut,
@@ -140,6 +141,14 @@ def apply_retention(actor: Launcher, run: RunDep, body: RetentionRequest, sessio
         return RetentionOut.of(retention.plan(session, run, rule))
     sweep()
     return RetentionOut.of(retention.apply(session, run, rule, body.checkpoint_ids), removed=True)
+
+
+@router.get("/{run_id}/attempts")
+def list_attempts(run: RunDep, session: SessionDep) -> list[AttemptOut]:
+    """Every claim of its stages, oldest first, with what each was trained with and how its trainer ended."""
+    rows = runs.attempts(session, run)
+    overrides = lighter.in_force(session, [attempt for attempt, _stage in rows])
+    return [AttemptOut.model_validate(each.model_dump() | {"stage": stage, "overrides": overrides[each.id]}) for each, stage in rows]
 
 
 @router.get("/{run_id}/timeline")

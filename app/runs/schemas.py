@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
@@ -11,10 +12,11 @@ from sqlmodel import Session
 from app import db
 from app.checkpoints import retention
 from app.deps import RequestKey, Row
-from app.jobs import progress, states, waiting
+from app.jobs import causes, endings, progress, states, waiting
 from app.logs import service as logs
 from app.metrics import service as metrics
-from app.models import JobStatus, MetricSeries, Run, StageMark
+from app.models import Attempt, JobStatus, MetricSeries, Run, StageMark
+from app.runs import lighter
 from app.runs.service import RunState, StageState
 from panollava.events import jsonable
 from panollava.stages import Stage
@@ -47,8 +49,12 @@ class StageOut(BaseModel):
     said_at: datetime | None = Field(None, description="When it said so, by the database's clock: when a worker stored it.")
     step_age_seconds: float | None = Field(None, description="How long ago that was.")
     device_memory: int | None = Field(None, description="Bytes that it holds on its device; null on a CPU.")
-    reason: str | None = Field(description="Short cause of the end.")
-    detail: str | None = Field(description="The end in words.")
+    reason: str | None = Field(description="Short cause of the end, a machine word such as disk_full; the docs of reliability list them.")
+    detail: str | None = Field(description="What it said of its end, or what is known of it.")
+    ended_because: str | None = Field(None, description="The cause in words; of a queued stage how its last attempt was lost, or failed.")
+    hint: str | None = Field(None, description="What is known to help.")
+    overrides: dict[str, Any] | None = Field(None, description="Settings in the place of the run's, since it ran out of memory.")
+    suggestion: dict[str, Any] | None = Field(None, description="Settings with which `retry-lighter` would try it again; null where none are known.")
     init_checkpoint: str | None = Field(description="Checkpoint whose weights it starts from.")
     best_checkpoint_id: int | None
     queued_at: datetime | None
@@ -80,6 +86,21 @@ class RunDetail(RunOut):
 
     directory: str
     config: dict[str, Any]
+
+
+class AttemptOut(Row):
+    """One claim of a stage's job."""
+
+    stage: Stage
+    job_id: int
+    number: int
+    directory: str
+    resumed_step: int = Field(description="Optimizer step it continued from; 0 when it began at the start.")
+    exit_code: int | None = Field(description="Negative for the signal that killed its trainer; null while it is at work, or if nobody saw it.")
+    overrides: dict[str, Any] = Field(description="Settings that it was trained with in the place of the run's, since one before ran out of memory.")
+    suggestion: dict[str, Any] | None = Field(description="Of one that ran out of memory: settings that need less.")
+    started_at: datetime
+    ended_at: datetime | None
 
 
 class TransitionOut(Row):
@@ -198,31 +219,45 @@ class RetentionOut(BaseModel):
 
 
 def describe(session: Session, runs: Sequence[RunState]) -> list[dict[str, Any]]:
-    """Fields of RunDetail for runs and their stages; five queries however many there are."""
+    """Fields of RunDetail for runs and their stages; seven queries however many there are."""
     jobs = [stage.job for run in runs for stage in run.stages if stage.job]
-    reasons, now = waiting.reasons(session, jobs), db.now(session)
-    return [_run(each.run, each.status, [_stage(stage, reasons, now) for stage in each.stages]) for each in runs]
+    known = _Known(waiting.reasons(session, jobs), endings.told(session, jobs), lighter.newest(session, jobs), db.now(session))
+    return [_run(each.run, each.status, [_stage(each.run, stage, known) for stage in each.stages]) for each in runs]
 
 
 def _run(run: Run, status: str, stages: Sequence[StageOut]) -> dict[str, Any]:
     return run.model_dump() | {"status": status, "is_lost": any(each.is_lost for each in stages), "stages": stages}
 
 
-def _stage(state: StageState, reasons: dict[int, str], now: datetime) -> StageOut:
+@dataclass(frozen=True)
+class _Known:
+    """Of the jobs of a list, by their ids."""
+
+    waiting: dict[int, str]
+    ended: dict[int, str]
+    newest: dict[int, Attempt]
+    now: datetime
+
+
+def _stage(run: Run, state: StageState, known: _Known) -> StageOut:
     job = state.job
     work: dict[str, Any] = job.model_dump(include=_OF_JOB) if job else dict.fromkeys(_OF_JOB) | {"attempt": 0, "progress": {}}
     return StageOut(
         stage=state.stage,
         status=state.status,
-        is_lost=job is not None and states.is_lost(job, now),
-        waiting_because=state.row.gated_because or (reasons.get(job.id) if job else None),
+        is_lost=job is not None and states.is_lost(job, known.now),
+        waiting_because=state.row.gated_because or (known.waiting.get(job.id) if job else None),
         stale_at=state.row.stale_at,
         stale_because=state.row.stale_because,
         job_id=job.id if job else None,
         init_checkpoint=state.row.init_checkpoint,
         best_checkpoint_id=state.row.best_checkpoint_id,
+        ended_because=known.ended.get(job.id) if job else None,
+        hint=causes.hint(job) if job else None,
+        overrides=state.row.overrides,
+        suggestion=lighter.suggested(run, state.row, job, known.newest.get(job.id) if job else None) or None,
         **work,
-        **_said(work["progress"], now),
+        **_said(work["progress"], known.now),
     )
 
 

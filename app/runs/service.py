@@ -10,7 +10,7 @@ from app.checkpoints import service as checkpoints
 from app.errors import Conflict, NotFound
 from app.i18n import _
 from app.jobs import service as jobs
-from app.models import ACTIVE, ENDED, Checkpoint, Job, JobStatus, Run, StageMark, StageRun
+from app.models import ACTIVE, ENDED, Attempt, Checkpoint, Job, JobStatus, Run, StageMark, StageRun
 from app.paths import shared_cache
 from app.requests import digest, requested
 from app.runs import chain, lineage
@@ -127,6 +127,12 @@ def job_of(session: Session, run: Run, stage: Stage | None = None) -> tuple[Stag
         raise NotFound(_("Stage {stage} of run {id} has not begun.").format(stage=stage, id=run.id))
     assert begun[-1].job
     return begun[-1].stage, begun[-1].job
+
+
+def attempts(session: Session, run: Run) -> list[tuple[Attempt, Stage]]:
+    """Of all stages, oldest first."""
+    query = select(Attempt, StageRun.stage).join(Job, col(Job.id) == Attempt.job_id).join(StageRun, col(StageRun.id) == Job.stage_id)
+    return [(attempt, Stage(stage)) for attempt, stage in session.exec(query.where(StageRun.run_id == run.id).order_by(col(Attempt.id)))]
 
 
 def stop(session: Session, run: Run, actor: str) -> None:

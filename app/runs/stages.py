@@ -8,11 +8,11 @@ from app.errors import Conflict, NotFound
 from app.i18n import _
 from app.jobs import service as jobs
 from app.models import ENDED, Checkpoint, JobStatus, Run, StageRun
-from app.runs import chain, lineage
+from app.runs import chain, lighter, lineage
 from app.runs import service as runs
 from app.runs.service import GATED, RunState, StageState
+from panollava import shortage
 from panollava.config import RunConfig
-from panollava.shortage import goes_on, lighter
 from panollava.stages import Stage
 
 
@@ -43,7 +43,7 @@ def retry_stage(session: Session, run: Run, stage: Stage, actor: str, *, from_st
 
 
 def retry_lighter(session: Session, run: Run, stage: Stage, actor: str) -> None:
-    """Try a stage that ran out of memory again, with the settings that its trainer suggested: from its last good checkpoint where they allow it.
+    """Try a stage that ran out of memory again, with the settings that are known to need less: from its last good checkpoint where they allow it.
 
     Raises Conflict where nothing was suggested.
     """
@@ -52,16 +52,18 @@ def retry_lighter(session: Session, run: Run, stage: Stage, actor: str) -> None:
     if not (settings := suggested(session, asked)):
         raise Conflict(_("Nothing is known with which stage {stage} of run {id} would need less memory.").format(stage=stage, id=run.id))
     asked.row.overrides = (asked.row.overrides or {}) | settings
-    session.add(asked.row)
-    from_start = not goes_on(RunConfig.model_validate(run.config), stage, settings)
-    retry_stage(session, run, stage, actor, from_start=from_start, reason="lighter")
+    assert asked.job
+    tried = jobs.attempt_of(session, asked.job)
+    tried.suggestion = tried.suggestion or settings
+    session.add_all([asked.row, tried])
+    from_start = not shortage.goes_on(RunConfig.model_validate(run.config), stage, settings)
+    retry_stage(session, run, stage, actor, from_start=from_start, reason=lighter.REASON)
 
 
 def suggested(session: Session, asked: StageState) -> dict[str, Any]:
     """The settings that need less memory, of a stage that has failed for want of it; empty where none are known."""
-    if asked.job is None or asked.job.status is not JobStatus.failed or not asked.job.attempt:
-        return {}
-    return lighter(jobs.attempt_of(session, asked.job).suggestion)
+    attempt = lighter.newest(session, [asked.job]).get(asked.job.id) if asked.job else None
+    return lighter.suggested(session.get_one(Run, asked.row.run_id), asked.row, asked.job, attempt)
 
 
 def open_gate(session: Session, run: Run, stage: Stage, actor: str) -> None:

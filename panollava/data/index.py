@@ -6,9 +6,9 @@ from pathlib import Path
 
 from panollava.data.images import BadImage, Panorama, Picture, Reading, read_panorama, unusable
 from panollava.data.seen import Seen, stamp
-from panollava.data.table import Problem, Row, is_remote, listed, resolve_image, scan
+from panollava.data.table import NO_SUCH_FILE, Problem, Row, is_remote, listed, resolve_image, scan
 from panollava.data.threads import in_order
-from panollava.errors import BadInput
+from panollava.errors import BadInput, MissingFile
 
 OnProgress = Callable[[int, int], None]
 """(images done, images in all), in the caller's thread."""
@@ -115,7 +115,8 @@ def _refuse(good: int, bad: Sequence[tuple[Path, Problem]], max_bad_frac: float)
         return
     where = ", ".join(dict.fromkeys(str(csv) for csv, _ in bad))
     head = f"{where}: {lost:,} of {good + lost:,} rows cannot be used (max_bad_frac is {max_bad_frac:g}):"
-    raise BadInput("\n".join([head, listed([problem.at(csv) for csv, problem in bad])]))
+    refusal = MissingFile if all(NO_SUCH_FILE in problem.message for _, problem in bad) else BadInput
+    raise refusal("\n".join([head, listed([problem.at(csv) for csv, problem in bad])]))
 
 
 def locate(

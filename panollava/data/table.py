@@ -10,9 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from panollava.errors import BadInput
+from panollava.errors import BadInput, MissingFile
 
 ALIASES = {"url": ("image", "image_path"), "query": ("instruction",), "annotation": ("response", "caption")}
+NO_SUCH_FILE = "no such file"
 SHOWN = 20
 """Problems that one message lists; the rest are counted."""
 
@@ -83,7 +84,7 @@ def resolve_image(url: str, csv_path: Path, image_root: Path | None = None) -> P
         # os.path, because a cell may hold anything: Path.is_file() raises for a name that is too long.
         if os.path.isfile(candidate := place / url):
             return candidate.resolve()
-    raise BadInput(f"{url}: no such file below {' or '.join(dict.fromkeys(str(place.resolve()) for place in places))}")
+    raise MissingFile(f"{url}: {NO_SUCH_FILE} below {' or '.join(dict.fromkeys(str(place.resolve()) for place in places))}")
 
 
 def resolve_in(url: str, csvs: Sequence[Path], image_root: Path | None = None) -> Path:

@@ -10,16 +10,18 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.constants import HF_HUB_OFFLINE
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from panollava import architecture as architectures
-from panollava import layouts, resamplers
+from panollava import causes, layouts, resamplers
 from panollava.architecture import describe
+from panollava.causes import Cause
 from panollava.config import RunConfig
 from panollava.encoders import ENCODERS
-from panollava.errors import BadInput
+from panollava.errors import BadInput, HubAway, MissingFile
 from panollava.model.language import plain_generation
 from panollava.model.lora import add_adapters
 from panollava.model.panollava import PanoLlava
@@ -99,5 +101,17 @@ def _load(kind: Any, field: str, name: str, *, dtype: torch.dtype | None = torch
     try:
         return kind.from_pretrained(name, **options, **({"dtype": dtype} if dtype else {}))
     except (OSError, ValueError) as error:
-        where = "in that directory" if Path(name).is_dir() else "on the hub, in its cache, or as a local directory"
-        raise BadInput(f"{field}: no usable model {name!r} {where}: {str(error).splitlines()[0]}") from error
+        raise _refusal(field, name, error) from error
+
+
+def _refusal(field: str, name: str, error: Exception) -> BadInput:
+    said = str(error).splitlines()[0]
+    if architectures.is_directory(name) and not Path(name).exists():
+        return MissingFile(f"{field}: {name}: there is no such directory.")
+    if causes.of(error) is Cause.hub_away:
+        why, more = (" (HF_HUB_OFFLINE is set)", ", or clear HF_HUB_OFFLINE") if HF_HUB_OFFLINE else ("", "")
+        do = f"Fetch it with `hf download {name}` where there is a network, or give a local directory{more}."
+        return HubAway(f"{field}: {name!r} is not on this machine, and the hub does not answer{why}. {do}\n{said}")
+    where = "in that directory" if Path(name).is_dir() else "on the hub, in its cache, or as a local directory"
+    why = f"no usable model {name!r} {where}: {said}"
+    return BadInput(f"{field}: {why}", [(field, why)])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from panollava import gates, ranks, rundir
 from panollava.config import RunConfig
-from panollava.errors import BadInput, OutOfMemory
+from panollava.errors import BadInput, MissingFile, OutOfMemory
 from panollava.stages import Stage
 from panollava.training.fellows import Fellows
 from panollava.training.stop import Stopped, StopRequest
@@ -37,7 +37,7 @@ def train_chain(config: RunConfig, *, resume: str | None, stage_dir: Path | None
         raise BadInput("--stage-dir names the directory of one stage; with several stages use --output-dir and --name.")
     for csv in (*config.csvs("train"), *config.csvs("valid")):
         if not csv.is_file():
-            raise BadInput(f"{csv}: there is no such file. Name your data with --data-dir, or with --csv-train and --csv-val.")
+            raise MissingFile(f"{csv}: there is no such file. Name your data with --data-dir, or with --csv-train and --csv-val.")
     best = Path(config.init_from) if config.init_from else None
     with _only_the_first_speaks(), _log_file(config, None if len(config.stage) > 1 else config.stage[0]), Fellows() as fellows:
         for stage in config.stage:

@@ -35,7 +35,8 @@ def trainer_of(config: RunConfig) -> pl.Trainer:
 def _check_devices(config: RunConfig) -> None:
     found = torch.cuda.device_count()
     if found and config.devices > found:
-        raise BadInput(f"devices is {config.devices}, and {found} GPUs can be seen here.")
+        why = f"{found} GPUs can be seen here."
+        raise BadInput(f"devices is {config.devices}, and {why}", [("devices", why)])
     if config.num_nodes > 1 and not ranks.launched_by_torchrun():
         raise BadInput(f"num_nodes is {config.num_nodes}: start it on each machine with torchrun --nnodes {config.num_nodes} -m panollava train.")
     wanted, given = config.devices * config.num_nodes, int(os.environ.get("WORLD_SIZE", "0"))

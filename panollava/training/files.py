@@ -8,9 +8,16 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from panollava import causes
+from panollava.causes import Cause
+
 
 class CannotSave(Exception):
     """A checkpoint could not be written; those before it are as they were."""
+
+
+class DiskFull(CannotSave):
+    """There was no room for it, or the quota is used up."""
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -26,8 +33,14 @@ class WholeFiles(TorchCheckpointIO):
         except (OSError, RuntimeError) as error:  # torch turns the errors of some writes into its own
             path.unlink(missing_ok=True)
             needed, free = _size(checkpoint), shutil.disk_usage(path.parent).free
-            text = f"{path.with_suffix('')}: could not be written: {error}. It needs {needed:,} bytes, and {free:,} are free on its disk."
-            raise CannotSave(f"{text} The checkpoints before it are as they were.") from error
+            kind, why = (DiskFull, "no space left on the device") if free < needed or _has_no_room(error) else (CannotSave, str(error))
+            text = f"{path.with_suffix('')}: could not be written: {why}. It needs {needed:,} bytes, and {free:,} are free on its disk."
+            raise kind(f"{text} The checkpoints before it are as they were.") from error
+
+
+def _has_no_room(error: BaseException) -> bool:
+    """Whether the disk has said so, or torch when the disk had."""
+    return any(causes.own(each) is Cause.disk_full for each in (error, error.__context__) if each)
 
 
 def _size(checkpoint: dict[str, Any]) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
-from panollava import ranks, rundir
+from panollava import causes, ranks, rundir
 from panollava.errors import BadInput, OutOfMemory
 from panollava.events import EVENTS_FILE, EventWriter, Say, Silence, StageEvent
 from panollava.hf.describe import self_description
@@ -39,8 +39,6 @@ log = logging.getLogger("panollava")
 
 UNTRAINED_LR = 1e-4
 """Below this a new bridge hardly learns: others train theirs at 1e-3 to 5e-3."""
-REASONS: dict[type[BaseException], str] = {BadInput: "bad_input", OutOfMemory: "out_of_memory"}
-"""Of failures that are known by more than the name of their exception."""
 NOISE = (".*does not have many workers.*", ".*in eval mode at the start.*", ".*LeafSpec.*", ".*broadcast_buffers.*deprecated.*")
 """Lightning's warnings that say nothing to whoever reads our log."""
 
@@ -68,8 +66,8 @@ def _fail(job: StageJob, events: Say, error: BaseException) -> None:
     if isinstance(error, RankLost) and ranks.local() == 1:
         events = EventWriter(job.directory / EVENTS_FILE)  # the first rank is no more, and the next speaks for it
     step, suggestion = (error.step, error.suggestion) if isinstance(error, OutOfMemory) else (0, None)
-    reason = next((name for kind, name in REASONS.items() if isinstance(error, kind)), type(error).__name__)
-    events.write(StageEvent(name=job.stage, status="failed", step=step, reason=reason, detail=str(error) or repr(error), suggestion=suggestion))
+    told = StageEvent(name=job.stage, status="failed", step=step, reason=causes.word(error), detail=causes.said(error), suggestion=suggestion)
+    events.write(told)
 
 
 def _open_events(job: StageJob) -> Say:
@@ -127,7 +125,7 @@ class _Fit:
             self._watch(trainer, plan, logged, examples.callbacks(module, config, valid, self.events, logged))
             self._fit(trainer, module, plan, samples, train, valid, resumed)
         if self.position.best_file is None:
-            raise ValueError("No validation gave a finite val_loss, so there is no best checkpoint.")
+            raise Diverged("No validation gave a finite val_loss, so there is no best checkpoint.")
         if ranks.is_first():
             self._save_final(built, module)
         ranks.wait()
@@ -185,7 +183,8 @@ class _Fit:
         encoders = [part for part, flows in ((module.model.vision, "vision" in self.recipe.trains), (module.model.language, True)) if part and flows]
         for encoder in encoders:
             if self.config.gradient_checkpointing and not recompute_activations(encoder):
-                raise BadInput(f"gradient_checkpointing is set, but {type(encoder).__name__} has no layers that can compute their activations again.")
+                why = f"{type(encoder).__name__} has no layers that can compute their activations again."
+                raise BadInput(f"gradient_checkpointing is set, but {why}", [("gradient_checkpointing", why)])
             if self.config.compile:
                 encoder.compile()
 

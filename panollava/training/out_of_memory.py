@@ -1,6 +1,5 @@
 """Recognise that memory has run out, whoever reports it, and say what it was wanted for and which settings need less."""
 
-import errno
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +7,8 @@ from typing import Literal
 
 import torch
 
+from panollava import causes
+from panollava.causes import Cause
 from panollava.config import RunConfig
 from panollava.errors import OutOfMemory
 from panollava.shortage import Shortage, Work
@@ -15,21 +16,13 @@ from panollava.stages import Stage
 from panollava.training.devices import precision_of
 
 Kind = Literal["device", "host"]
-HOST = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory")
-DEVICE = ("CUDA out of memory", "CUDA error: out of memory", "HIP out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
-"""What torch says in a RuntimeError. Statuses that can also mean something else, such as NOT_SUPPORTED, are not taken for it."""
+HOST = "the host"
+KINDS: dict[Cause | None, Kind] = {Cause.out_of_memory: "device", Cause.out_of_host_memory: "host"}
 
 
 def kind_of(error: BaseException) -> Kind | None:
-    """Whose memory has run out; None for an error of another kind."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return "device"
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
-        return "host"
-    if not isinstance(error, RuntimeError):
-        return None
-    said = str(error)
-    return "host" if any(words in said for words in HOST) else "device" if any(words in said for words in DEVICE) else None
+    """Whose memory has run out; None for an error of another kind, and for one that is told already."""
+    return None if isinstance(error, OutOfMemory) else KINDS.get(causes.own(error))
 
 
 @contextmanager
@@ -42,10 +35,10 @@ def told(config: RunConfig, stage: Stage, work: Work, *, step: int = 0, samples:
             raise
         has_device = torch.cuda.is_available()
         shortage = Shortage(config, stage, work, step, samples, _narrower(config), elsewhere=kind == "host" and has_device)
-        place = f"cuda:{torch.cuda.current_device()}" if kind == "device" and has_device else "the host"
+        place = f"cuda:{torch.cuda.current_device()}" if kind == "device" and has_device else HOST
         first, *_ = str(error).splitlines() or [type(error).__name__]
         suggestion = {change.name: change.value for change in shortage.changes()[:1]}
-        raise OutOfMemory(f"{shortage.message(place)}\n{first}", step, suggestion) from error
+        raise OutOfMemory(f"{shortage.message(place)}\n{first}", step, suggestion, is_host=place == HOST) from error
 
 
 def _narrower(config: RunConfig) -> str | None:

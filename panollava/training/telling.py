@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from panollava.errors import BadInput
+from panollava import causes
 from panollava.events import EVENTS_FILE, EventWriter, StageEvent
 from panollava.training.stop import Stopped, StopRequest
 
@@ -21,8 +21,7 @@ def told(directory: Path, name: str, stop: StopRequest) -> Iterator[EventWriter]
         events.write(StageEvent(name=name, status="stopped", reason=stop.reason, detail=str(stopped)))
         raise
     except BaseException as error:
-        reason = "bad_input" if isinstance(error, BadInput) else type(error).__name__
-        events.write(StageEvent(name=name, status="failed", reason=reason, detail=str(error) or repr(error)))
+        events.write(StageEvent(name=name, status="failed", reason=causes.word(error), detail=causes.said(error)))
         raise
     finally:
         events.close()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from panollava import rundir
 from panollava.config import RunConfig, parse
-from panollava.errors import BadInput
+from panollava.errors import BadInput, MissingFile
 from panollava.model.panollava import PanoLlava
 from panollava.rundir import Architecture
 from panollava.stages import Stage, learned, parts
@@ -156,7 +156,7 @@ def describe(path: Path) -> tuple[RunConfig, Stage, Architecture]:
         note = rundir.read_note(path)
         return parse(note.config), note.stage, note.architecture
     if not path.is_file():
-        raise BadInput(f"{path}: there is no such checkpoint.")
+        raise MissingFile(f"{path}: there is no such checkpoint.")
     told = metadata(path)
     if "config" not in told:
         raise BadInput(f"{path}: carries no config, so it was not written by PanoLLaVA.")

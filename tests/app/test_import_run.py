@@ -130,7 +130,7 @@ def test_a_chain_becomes_a_run_with_its_stages_points_logs_checkpoints_and_sampl
         assert (run.name, runs.status(session, run), run.imported_from) == ("vlm", "failed", str(terminal.root / "runs" / "vlm"))
         assert points(session, run.id, "vision") == [(1, list(range(1, 11)))] and points(session, run.id, "resampler") == [(1, [1, 2, 3, 4])]
         job = job_of(session, run.id, "resampler")
-        assert (job.reason, job.detail) == ("Diverged", "The loss is NaN.")
+        assert (job.reason, job.detail) == ("diverged", "The loss is NaN.")
         assert log_of(session, job) == resampler.log.read_text()
         checkpoint = session.exec(select(Checkpoint)).one()
         assert checkpoint.path == str(terminal.directory("vision") / best)

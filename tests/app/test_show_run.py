@@ -169,9 +169,9 @@ def test_too_few_values_or_some_that_are_no_numbers_do_not_move(session, at_work
 @pytest.mark.parametrize(
     ("reason", "detail", "words"),
     [
-        ("out_of_memory", "Out of memory on cuda:0 in step 12.", "It ran out of memory"),
-        ("OutOfMemoryError", "CUDA out of memory.", "It ran out of memory"),
-        ("RuntimeError", "CUDA error: out of memory", "It ran out of memory"),
+        ("out_of_memory", "Out of memory on cuda:0 in step 12.", "It ran out of memory on its device"),
+        ("OutOfMemoryError", "CUDA out of memory.", "It ran out of memory on its device"),
+        ("RuntimeError", "CUDA error: out of memory", "It ran out of memory on its device"),
         ("bad_input", "x.csv: no such file.", "It refused its input"),
         ("worker_lost", "3 attempts in a row", "It was lost with its worker"),
         ("ZeroDivisionError", "division by zero", "ZeroDivisionError"),

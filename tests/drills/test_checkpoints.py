@@ -48,7 +48,7 @@ def test_a_disk_that_is_full_fails_one_job_and_holds_the_next_with_room_the_one_
     job_id = full.submit("fat", steps=60)
     doorbell.ring(1, redis_url)
     failed = full.wait(job_id, "failed")
-    assert failed.reason == "exit_code" and failed.attempt == 1
+    assert failed.reason == "disk_full" and failed.attempt == 1
     assert full.states(job_id) == [*WHOLE_WAY[:3], "failed"]
     whole = [each.step for each in full.checkpoints(job_id)]
     assert whole and not (full.directory(job_id) / CHECKPOINTS / f"step={whole[-1] + 5:06d}.ckpt").exists()

@@ -157,7 +157,7 @@ def test_the_stop_says_what_to_change_and_to_what(train: Train, room: Room, tmp_
     with pytest.raises(OutOfMemory):
         train("full")
     last = outcome(tmp_path / "full")
-    assert (last.status, last.reason, last.step, last.suggestion) == ("failed", "out_of_memory", 3, {"accumulation": 2})
+    assert (last.status, last.reason, last.step, last.suggestion) == ("failed", "out_of_host_memory", 3, {"accumulation": 2})
     first, cause = str(last.detail).split("\n")
     assert first.startswith(
         "Out of memory on the host in step 3 (micro-batches of 8). Set --accumulation 2 (micro-batches of 4, the same batch of 8)"
@@ -209,7 +209,7 @@ def test_what_was_being_done_is_named(
     with pytest.raises(OutOfMemory, match=doing):
         train("full", stage=stage, run={"example_predictions": 4, "cache_dir": str(tmp_path / "cache"), **AUTO}, max_steps=1)
     last = outcome(tmp_path / "full")
-    assert (last.reason, last.suggestion) == ("out_of_memory", suggestion)
+    assert (last.reason, last.suggestion) == ("out_of_host_memory", suggestion)
     assert warnings(tmp_path / "full") == [], "nothing was halved: it would not have helped"
 
 

@@ -82,7 +82,7 @@ def test_a_loss_that_is_no_number_on_one_rank_is_left_out_on_both_and_ten_in_a_r
     assert train(config, Event(1, "measure", "not finite", [*nine, *ten])) == [1, 1]
     losses = metrics(config, "train_loss")
     assert [step for step, loss in losses.items() if math.isfinite(loss)] == [1, 11]
-    assert (outcome(config).status, outcome(config).reason) == ("failed", "Diverged")
+    assert (outcome(config).status, outcome(config).reason) == ("failed", "diverged")
     assert "10 steps in a row, up to step 21" in str(outcome(config).detail), "nine did not end it, so each counted once"
 
 

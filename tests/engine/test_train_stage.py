@@ -226,6 +226,8 @@ def test_a_loss_that_stays_infinite_ends_the_run(config: RunConfig, tmp_path: Pa
     with pytest.raises(Diverged, match="not finite in 10 steps in a row"):
         train(config.model_copy(update={"stages": stages}), Stage.resampler, tmp_path)
     assert len(losses(tmp_path)) == 9, "NaN steps are recorded as NaN, not left out"
+    last = told(tmp_path)[-1]
+    assert isinstance(last, StageEvent) and last.reason == "diverged"
 
 
 def test_too_few_panoramas_for_statistics_are_refused(config: RunConfig, demo_data: Path, tmp_path: Path) -> None:

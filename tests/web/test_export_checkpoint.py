@@ -50,10 +50,10 @@ def test_the_button_queues_it_and_the_page_says_how_far_it_is_and_where_it_lies(
 def test_one_that_was_stopped_or_failed_says_why_and_can_be_asked_for_again(house, checkpoint):
     press(house, checkpoint)
     press(house, checkpoint, "/stop")
-    assert "Stopped" in card(house, checkpoint) and "stop_requested" in card(house, checkpoint)
+    assert "Stopped" in card(house, checkpoint) and "It was stopped while it waited" in card(house, checkpoint)
     press(house, checkpoint)
     house.claim().end(JobStatus.succeeded)
-    assert "Failed" in card(house, checkpoint) and "<b>no_result</b>: The export left no" in card(house, checkpoint)
+    assert "Failed" in card(house, checkpoint) and "<b>It left no result behind</b>: The export left no" in card(house, checkpoint)
     assert "Export again" in card(house, checkpoint)
     assert house.browser.post(f"/checkpoints/{checkpoint.id}/export/stop").status_code == 409
 

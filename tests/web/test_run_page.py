@@ -149,7 +149,13 @@ def test_a_failed_run_says_what_happened_where_it_stands_in_the_log_and_what_hel
     work.end(JobStatus.failed, detail="CUDA out of memory. Tried 2 GiB.\nmore of it")
     page = look(house, run["id"])
     head = page.piece("head")
-    for told in ("failed", "It ran out of memory.", "CUDA out of memory. Tried 2 GiB.", "smaller batch_size", "Resume from resampler@20"):
+    for told in (
+        "failed",
+        "It ran out of memory on its device.",
+        "CUDA out of memory. Tried 2 GiB.",
+        "smaller batch_size",
+        "Resume from resampler@20",
+    ):
         assert told in head.text
     assert 'href="/runs/1?log_stage=resampler&amp;line=3">Line 3 of the log' in head.source
     assert page.actions == ["resume", "resume"]

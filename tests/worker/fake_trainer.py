@@ -12,11 +12,12 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from panollava import rundir
+from panollava import causes, rundir
 from panollava.events import EVENTS_FILE, CheckpointSaved, Event, EventWriter, Metric, Progress, StageEvent
 from panollava.stages import Stage
 from panollava.training.stop import EXIT_STOPPED, StopRequest
@@ -61,6 +62,9 @@ SCRIPTS = {
     "half-saved": Script(ends_at=12, end="half_checkpoint"),
     "untold": Script(ends_at=12, end="untold_checkpoint"),
     "fat": Script(seconds_per_step=0.02, weight=64 * 1024),
+    "lacks-a-file": Script(ends_at=7, end="open"),
+    "takes-all-memory": Script(ends_at=7, end="allocate"),
+    "asks-the-hub": Script(ends_at=0, end="download"),
 }
 
 
@@ -166,6 +170,21 @@ class Fake:
     def explode(self) -> int:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
+    def failing(self, act: Callable[[], object]) -> int:
+        """As a trainer does that still can say what has happened."""
+        try:
+            act()
+        except Exception as error:
+            self.say(StageEvent(name=self.stage, status="failed", reason=causes.word(error), detail=causes.said(error)))
+            raise
+        return 0
+
+
+def download() -> None:
+    from huggingface_hub import hf_hub_download
+
+    hf_hub_download("nobody/no-such-model", "config.json")
+
 
 def die(number: signal.Signals) -> int:
     os.kill(os.getpid(), number)
@@ -178,6 +197,9 @@ ENDS = {
     "torn_line": Fake.torn_line,
     "half_checkpoint": Fake.half_checkpoint,
     "untold_checkpoint": Fake.untold_checkpoint,
+    "open": lambda fake: fake.failing(Path("/no/such/panorama.jpg").read_bytes),
+    "allocate": lambda fake: fake.failing(lambda: bytearray(1 << 60)),
+    "download": lambda fake: fake.failing(download),
     "exit_0": lambda fake: 0,
     "sigkill": lambda fake: die(signal.SIGKILL),
     "sigbus": lambda fake: die(signal.SIGBUS),

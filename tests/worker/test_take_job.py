@@ -8,6 +8,7 @@ from sqlmodel import select
 from app.jobs import service as jobs
 from app.models import Attempt, Evaluation, Job, JobStatus, Run
 from panollava.config import RunConfig
+from panollava.errors import BadInput
 from panollava.metrics.report import GROWING_FILE
 from worker.commands import CONFIG_FILE, prepare
 
@@ -44,7 +45,7 @@ def test_checkpoints_become_rows_and_the_best_is_the_stages(house):
     [
         ("bad-input", "bad_input", "train.csv: row 2: there is no column annotation."),
         ("broken", "exit_code", "RuntimeError: CUDA error: an illegal memory access"),
-        ("aborts", "signal", "killed by SIGABRT"),
+        ("aborts", "crashed", "killed by SIGABRT"),
         ("silent", "no_outcome", "without saying that it had succeeded"),
     ],
 )
@@ -124,8 +125,8 @@ def test_a_job_that_cannot_even_be_started_fails_and_the_worker_says_so(house):
     job_id = house.submit("steady")
     with house.sessions.writing.begin() as session:
         session.exec(select(Run)).one().config = {"name": "steady", "no_such_key": 1}
-    with pytest.raises(ValueError, match="no_such_key"):
+    with pytest.raises(BadInput, match="no_such_key"):
         house.work().take()
     job = house.job(job_id)
-    assert (job.status, job.reason) == (JobStatus.failed, "infrastructure")
+    assert (job.status, job.reason) == (JobStatus.failed, "bad_config")
     assert "no_such_key" in job.detail

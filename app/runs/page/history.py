@@ -1,8 +1,8 @@
 """The reasons in a run's history, in words."""
 
 from app.i18n import _
+from app.jobs import causes
 from app.models import JobStatus, StageMark
-from app.runs.page.endings import WORDS
 
 SUCCEEDED = "_succeeded"
 """What a stage's name bears behind it as the reason why the next one was queued."""
@@ -25,10 +25,10 @@ REASONS = {
 RESUMED = {JobStatus.queued: _("to go on"), JobStatus.running: _("the trainer goes on from a checkpoint")}
 
 
-def why(new: JobStatus | StageMark, reason: str) -> str:
-    """For a change of status; a reason nobody has put into words is shown as it is."""
+def why(new: JobStatus | StageMark, reason: str, exit_code: int | None = None) -> str:
+    """For a change of status, by an attempt that ended so; a reason nobody has put into words is shown as it is."""
     if reason == "resumed" and isinstance(new, JobStatus):
         return RESUMED.get(new, reason)
     if reason.endswith(SUCCEEDED):
         return _("{stage} succeeded").format(stage=reason.removesuffix(SUCCEEDED))
-    return REASONS.get(reason) or WORDS.get(reason, reason)
+    return REASONS.get(reason) or causes.of_move(reason, exit_code)

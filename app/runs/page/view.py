@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session
 
 from app.checkpoints import kept, lists, retention
 from app.checkpoints import service as checkpoints
@@ -21,7 +21,7 @@ from app.jobs.states import PATIENCE
 from app.launch import preview
 from app.metrics import service as metrics
 from app.models import ACTIVE, ENDED, Attempt, Job, JobStatus, Run, Sample, StageRun, Worker
-from app.runs import changes, lineage, schemas, stages
+from app.runs import changes, lighter, lineage, schemas, stages
 from app.runs import service as runs
 from app.runs.lineage import Child, Link
 from app.runs.page import endings, history, newest, saved, settings_table, track
@@ -113,8 +113,7 @@ class RunView:
     @cached_property
     def attempts(self) -> list[Attempt]:
         """Of all stages, oldest first."""
-        query = select(Attempt).join(Job, col(Job.id) == Attempt.job_id).where(Job.run_id == self.row.id, col(Job.stage_id).is_not(None))
-        return list(self.session.exec(query.order_by(col(Attempt.id))))
+        return [attempt for attempt, _stage in runs.attempts(self.session, self.row)]
 
     @property
     def started_at(self) -> datetime | None:
@@ -162,9 +161,21 @@ class RunView:
 
     @cached_property
     def lighter(self) -> str | None:
-        """`accumulation 2`: the settings with which a stage that ran out of memory may do; None where none are known."""
-        settings = stages.suggested(self.session, self.state.current)
-        return ", ".join(f"{name} {value}" for name, value in settings.items()) or None
+        """`accumulation 1 → 2`: the settings with which a stage that ran out of memory may do; None where none are known."""
+        now = lighter.effective(self.row.config, [self.state.current.row])
+        return lighter.in_words(now, self.current.stage, self.current.suggestion) or None
+
+    @cached_property
+    def overridden(self) -> dict[Stage, str]:
+        """`accumulation 1 → 2` by stage: what was changed since it ran out of memory."""
+        told = {each.stage: lighter.in_words(self.row.config, each.stage, each.row.overrides) for each in self.state.stages}
+        return {stage: words for stage, words in told.items() if words}
+
+    @cached_property
+    def tried_with(self) -> dict[int, str]:
+        """The same by attempt id: what each was trained with."""
+        found = lighter.in_force(self.session, self.attempts)
+        return {each.id: lighter.in_words(self.row.config, self.stage_of(each), found[each.id]) for each in self.attempts}
 
     @cached_property
     def goes_on_from(self) -> str | None:
@@ -282,8 +293,10 @@ class RunView:
     @property
     def command(self) -> str:
         """What trains the same from a terminal."""
-        values = dict(flat(self.row.config))
-        return preview.command(None, {"stage": values["stage"]} | {each.name: values[each.name] for each in self.settings if each.changed})
+        config = lighter.effective(self.row.config, [each.row for each in self.state.stages])
+        values = dict(flat(config))
+        changed = [each.name for each in settings_table.table(config) if each.changed]
+        return preview.command(None, {"stage": values["stage"]} | {name: values[name] for name in changed})
 
     @property
     def shown_stage(self) -> Stage:
@@ -304,7 +317,11 @@ class RunView:
 
     @cached_property
     def timeline(self) -> list[dict[str, Any]]:
-        return [move | {"why": history.why(move["new"], move["reason"])} for move in queue.timeline(self.session, self.row.id)]
+        codes = {(each.job_id, each.number): each.exit_code for each in self.attempts}
+        return [
+            move | {"why": history.why(move["new"], move["reason"], codes.get((move["job_id"], move["attempt"])))}
+            for move in queue.timeline(self.session, self.row.id)
+        ]
 
 
 def facts(config: dict[str, Any]) -> list[str]:

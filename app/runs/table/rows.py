@@ -10,10 +10,9 @@ from sqlmodel import Session, col, func, select
 from app import db
 from app.formats import duration
 from app.i18n import _
-from app.jobs import progress, states, waiting
+from app.jobs import causes, progress, states, waiting
 from app.models import ACTIVE, Attempt, Checkpoint, Job, JobKind, JobStatus, Run
 from app.runs import service as runs
-from app.runs.page import endings
 from app.runs.service import GATED, RunState, StageState
 from app.runs.table.lists import Shown
 from panollava.stages import Stage
@@ -93,7 +92,7 @@ class RunRow:
     @property
     def ended_because(self) -> str | None:
         """Why it failed, in a line."""
-        return ended_because(self.job) if self.job and self.shown is Shown.failed else None
+        return causes.in_a_line(self.job) if self.job and self.shown is Shown.failed else None
 
     @property
     def words(self) -> str:
@@ -136,13 +135,6 @@ def in_words(said: progress.Said, is_lost: bool, now: datetime) -> str | None:
     if is_lost or not left:
         return _("{percent} %").format(percent=percent)
     return _("{percent} %, {time} left").format(percent=percent, time=duration(left))
-
-
-def ended_because(job: Job) -> str:
-    """What is known of the end of a job, in a line."""
-    words, _break, _rest = (job.detail or "").partition("\n")
-    known = endings.WORDS.get(job.reason or "", job.reason or "")
-    return f"{known}: {words}" if known and words else known or words
 
 
 def _best(session: Session, found: Iterable[RunState]) -> dict[int, Best]:
