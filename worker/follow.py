@@ -13,12 +13,10 @@ from pathlib import Path
 from threading import Event
 from typing import TypeVar
 
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import sessionmaker
 from sqlmodel import Session, select
 
-from app import artifacts, doorbell, ingest
+from app import artifacts, db, doorbell, ingest
 from app.jobs import service as jobs
 from app.models import Attempt, Job, JobStatus
 from app.telemetry.json_logs import about
@@ -31,8 +29,7 @@ BATCH_BYTES = 1 << 20
 """About the most bytes of one file in one transaction, so that catching up never holds the database for long."""
 LONGEST_WAIT = 5.0
 """Seconds between two tries of a database that is away."""
-AWAY = (OperationalError, InterfaceError, PoolTimeout)
-"""The database does not answer, is locked or has a full disk: worth another try."""
+AWAY = db.AWAY
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
