@@ -6,12 +6,12 @@ from typing import Annotated, Any, Generic, Self, TypeVar
 
 from fastapi import BackgroundTasks, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.orm import sessionmaker
 from sqlmodel import Session
 
 from app import doorbell
 from app.datasets.checks import Checks
 from app.events.stream import Hub
+from app.outages import Guarded, Outages
 from app.settings import Settings
 from app.telemetry.requests import Figures
 
@@ -21,10 +21,11 @@ class State:
     """What one app process holds on to."""
 
     settings: Settings
-    reading: sessionmaker[Session]
-    writing: sessionmaker[Session]
+    reading: Guarded
+    writing: Guarded
     hub: Hub
     figures: Figures
+    outages: Outages
     checks: Checks = field(default_factory=Checks)
 
 
