@@ -61,7 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
     watched = db.engine(settings.database_url)
     outages = Outages(db.session_factory(watched, read_only=True), settings.broker_url)
     hub = Hub(reading, settings.broker_url, outages)
-    figures = Figures(streams=lambda: hub.clients)
+    figures = Figures(streams=lambda: hub.clients, has_broker=lambda: "broker" not in outages.now())
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

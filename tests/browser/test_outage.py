@@ -92,7 +92,7 @@ def test_pages_say_which_part_is_away_and_go_on_by_themselves_without_gap_or_rep
     page.goto(f"{house.url}/runs/1")
     expect(page.locator("#live")).to_have_text("Live")
     page.evaluate(LISTEN, re.sub(r"live-worker\.js$", "live.js", page.locator("body").get_attribute("data-live-worker") or ""))
-    page.wait_for_function("window.heard.length > 2")
+    hands.until(lambda: len(told(page)) > 2, "the page hears of steps")
     database, bell = page.locator("#away [data-part=database]"), page.locator("#away [data-part=broker]")
     expect(database).to_be_hidden()
 
@@ -115,7 +115,7 @@ def test_pages_say_which_part_is_away_and_go_on_by_themselves_without_gap_or_rep
         answer = waiting.goto(f"{house.url}/runs")
         assert answer and answer.status == 503
         expect(waiting.locator("main")).to_contain_text("Trainings at work go on.")
-        expect(waiting.locator("#again")).to_contain_text("Tries so far: 2.")
+        expect(waiting.locator("#again")).to_contain_text(re.compile(r"Tries so far: ([2-9]|\d\d)"))
         clean(waiting)
         before = written(events)
         hands.until(lambda: written(events) > before + 10, "the trainer goes on")
@@ -123,11 +123,12 @@ def test_pages_say_which_part_is_away_and_go_on_by_themselves_without_gap_or_rep
     finally:
         mortal_postgres.start()
 
-    expect(waiting.locator("table")).to_contain_text("calm", timeout=60_000)
+    with hands.recovery():
+        expect(waiting.locator("table")).to_contain_text("calm", timeout=45_000)
     expect(database).to_be_hidden(timeout=60_000)
     expect(page.locator("#live")).to_have_text("Live")
-    page.wait_for_function("last => window.heard.at(-1) > last", arg=last, timeout=60_000)
-    heard = page.evaluate("window.heard")
+    hands.until(lambda: told(page)[-1] > last, "the page has caught up")
+    heard = told(page)
     assert heard == list(range(heard[0], heard[-1] + 1)), "what the open page was told, without gap or repeat"
     expect(bell).to_be_visible()
     hands.stop(job_id)
@@ -136,6 +137,12 @@ def test_pages_say_which_part_is_away_and_go_on_by_themselves_without_gap_or_rep
     hands.wait(launched["stages"][0]["job_id"], "succeeded")
     several.restart_broker()
     expect(bell).to_be_hidden()
+
+
+def told(page: Page) -> list[int]:
+    """What the page has heard by now. Asked from here: waiting in the page would need an eval, which its policy refuses."""
+    heard: list[int] = page.evaluate("window.heard")
+    return heard
 
 
 def written(events: Path) -> int:

@@ -47,6 +47,11 @@ def test_health_checks_and_the_doctor_agree(deaf):
     assert {each.check: each.level for each in doctor.examine(deaf.settings)}["broker"] == "fail"
 
 
+def test_a_scrape_sees_it(deaf):
+    text = deaf.client.get("/metrics", headers={"Authorization": f"Bearer {deaf.read.token}"}).text
+    assert "\npanollava_broker_up 0.0\n" in text
+
+
 def test_without_an_outage_no_notice_is_shown(quiet_house):
     assert quiet_house.browser.get("/").text.count('<p class="notice"') == 2
     assert NOTICE not in quiet_house.browser.get("/").text
