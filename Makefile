@@ -3,6 +3,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 INSTALLED := .venv/installed
+JOBS ?= 2
 export HF_HUB_OFFLINE ?= 1
 export OMP_NUM_THREADS ?= 1
 
@@ -35,8 +36,8 @@ fix: setup ## Format, and mend what ruff can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: setup ## All tests; ARGS for pytest
-	$(BIN)/pytest $(ARGS)
+test: setup ## All tests, in two processes; ARGS for pytest, JOBS=0 for one after the other
+	$(BIN)/pytest --numprocesses=$(JOBS) --no-loadscope-reorder $(ARGS)
 
 bench: setup ## How fast the engine is beside its peers, as a table; ARGS=--quick only shows that it runs
 	$(BIN)/python -m tools.bench $(ARGS)

@@ -3,6 +3,8 @@
 SQLite and PostgreSQL behave alike behind these few functions; nothing else in the house asks which one it is talking to.
 """
 
+import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -135,14 +137,28 @@ def _prepare_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
     def connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the driver begins no transactions; `begin` below does
-        for pragma in (f"busy_timeout = {LOCK_PATIENCE}", "journal_mode = WAL", "foreign_keys = ON"):
-            connection.execute(f"PRAGMA {pragma}")
+        connection.execute(f"PRAGMA busy_timeout = {LOCK_PATIENCE}")
+        _use_wal(connection)
+        connection.execute("PRAGMA foreign_keys = ON")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         read_only = connection.get_execution_options().get("postgresql_readonly", False)
         connection.exec_driver_sql(f"PRAGMA query_only = {int(read_only)}")
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+def _use_wal(connection: Any) -> None:
+    """SQLite refuses this at once, whatever its patience, while another process opens or closes the file: it is asked again."""
+    deadline = time.monotonic() + LOCK_PATIENCE / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
 
 
 def _prepare_postgresql(engine: Engine, patience: Mapping[str, Any]) -> None:

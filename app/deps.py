@@ -8,7 +8,7 @@ from fastapi import BackgroundTasks, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from sqlmodel import Session
 
-from app import doorbell
+from app import discards, doorbell
 from app.datasets.checks import Checks
 from app.events.stream import Hub
 from app.outages import Guarded, Outages
@@ -56,9 +56,15 @@ def bell(background: BackgroundTasks, state: StateDep) -> Callable[[int], None]:
     return lambda devices: background.add_task(doorbell.ring, devices, state.settings.broker_url)
 
 
+def sweep(background: BackgroundTasks, state: StateDep) -> Callable[[], None]:
+    """Remove from the store what this request gives up; after the answer, so that the rows are committed and nobody waits for the store."""
+    return lambda: background.add_task(discards.sweep, state.reading.sessions, state.writing.sessions)
+
+
 SessionDep = Annotated[Session, Depends(session, scope="function")]
 SettingsDep = Annotated[Settings, Depends(settings)]
 BellDep = Annotated[Callable[[int], None], Depends(bell)]
+SweepDep = Annotated[Callable[[], None], Depends(sweep)]
 Cursor = Annotated[int | None, Query(description="The `next_cursor` of the page before.")]
 RequestKey = Annotated[str | None, Field(min_length=1, max_length=200, description="Any text of yours: the same request sent again changes nothing.")]
 Limit = Annotated[int, Query(ge=1, le=500, description="Most items on this page.")]

@@ -286,6 +286,21 @@ class Checkpoint(SQLModel, table=True):
     )
 
 
+class Discard(SQLModel, table=True):
+    """Something of the object store that no row names any more, and that is still to be removed from there."""
+
+    __table_args__ = NEVER_AGAIN
+
+    id: int = _id()
+    name: str = Field(description="Address of a checkpoint, which has a note beside it, or of a directory.")
+    is_directory: bool
+    run_id: int | None = Field(default=None, index=True, description="Whose it was. No foreign key: the run may be what was deleted.")
+    size: int = Field(sa_type=BigInteger, description="Bytes; 0 where nobody has asked.")
+    at: datetime = _time()
+    tried_at: datetime | None = _time(default=None, description="When the store last refused, or did not answer.")
+    problem: str | None = None
+
+
 class Evaluation(SQLModel, table=True):
     """Questions put to one checkpoint. `metrics` is filled when its job succeeds."""
 

@@ -60,6 +60,11 @@ class Settings(BaseSettings):
     )
     allow_remote: bool = Field(False, description="Whether runs may download the images that their tables name by http(s) address.")
     cache_gb: float = Field(50.0, gt=0, description="Largest size of what runs share: views, features and downloads, below the artifacts.")
+    least_free_gb: float = Field(
+        1.0,
+        ge=0,
+        description="A worker takes no job while its disk has less room than this; of models trained before it is the size of their checkpoints.",
+    )
     foreign_share: float = Field(
         FOREIGN_SHARE,
         ge=0,

@@ -9,13 +9,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from tests import postgres
 from tests.postgres import Postgres
 
+TOGETHER = ("tests/browser/", "tests/drills/", "tests/whole/")
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("WANDB_MODE", "disabled")
+os.environ.setdefault("PANOLLAVA_LEAST_FREE_GB", "0")  # whatever room the machine has: nothing here is large
+
+
+class ByHouse(LoadFileScheduling):
+    """Which tests go to one process together: those of a file, for it shares fixtures, and all that share a browser's house or an outage."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return next((folder for folder in TOGETHER if nodeid.startswith(folder)), super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByHouse:
+    return ByHouse(config, log)
 
 
 @pytest.fixture(scope="session")

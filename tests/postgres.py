@@ -68,10 +68,10 @@ def running(home: Path) -> Iterator[Postgres]:
 
 
 @contextmanager
-def database(server: str) -> Iterator[str]:
-    """A new database on the server of this URL, without a table."""
+def database(server: str, template: str | None = None) -> Iterator[str]:
+    """A new database on the server of this URL: without a table, or as the one with this URL, which nobody else may use now."""
     name = f"panollava_{uuid.uuid4().hex[:8]}"
-    administer(server, f"CREATE DATABASE {name}")
+    administer(server, f"CREATE DATABASE {name} TEMPLATE {make_url(template).database if template else 'template1'}")
     yield make_url(server).set(database=name).render_as_string(hide_password=False)
     administer(server, f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from threading import Event, Thread
 
-from app import artifacts, broker, db, doorbell
+from app import artifacts, broker, db, discards, doorbell
 from app.artifacts import Away
 from app.devices import all_devices
 from app.doorbell import SWEEP_SECONDS
@@ -44,9 +44,11 @@ def main(trainer: Sequence[str] = TRAINER) -> None:
     # A trainer needs no database and no store, so it is not told the way, nor the passwords.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PANOLLAVA_", "AWS_"))}
     with broker.embedded(settings.home, settings.broker_url) as bell:
-        work = Work(sessions, member, bell.url, environment, trainer, foreign_share=settings.foreign_share)
+        least_free = int(settings.least_free_gb * 2**30)
+        work = Work(sessions, member, bell.url, environment, trainer, foreign_share=settings.foreign_share, least_free=least_free)
         if artifacts.is_remote(settings.artifacts):
             _every(SWEEP_SECONDS, lambda: uploads.left_behind(sessions, settings.scratch), work.leaving)
+            _every(SWEEP_SECONDS, lambda: discards.sweep(sessions.reading, sessions.writing), work.leaving)
             _every(PRUNE_SECONDS, lambda: scratch.trim(settings.scratch), work.leaving)
         code = _work(work)
     try:

@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Event
 from typing import TypeVar
 
+from sqlalchemy.exc import InternalError
 from sqlalchemy.orm import sessionmaker
 from sqlmodel import Session, select
 
@@ -29,7 +30,8 @@ BATCH_BYTES = 1 << 20
 """About the most bytes of one file in one transaction, so that catching up never holds the database for long."""
 LONGEST_WAIT = 5.0
 """Seconds between two tries of a database that is away."""
-AWAY = db.AWAY
+AWAY = (*db.AWAY, InternalError)
+"""The database is away or, as one that is failed over, may only be read: worth another try."""
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

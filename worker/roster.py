@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,13 @@ def beat(writing: sessionmaker[Session], member: Member) -> None:
     with writing.begin() as session:
         if not _write(session, member, heartbeat_at=db.now(session), unread=unread(session, member.id, member.scratch)):
             raise Taken(f"Another process has taken the name {member.name}.")
+
+
+def reach(writing: sessionmaker[Session], member: Member) -> datetime:
+    """Now, at which the database took a write of this worker: one that can only be read keeps others from saying that they live."""
+    with writing.begin() as session:
+        _write(session, member, heartbeat_at=(now := db.now(session)))
+    return now
 
 
 def unread(session: Session, worker_id: int, scratch: Path | None = None) -> int:

@@ -11,14 +11,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlmodel import select
+from sqlmodel import Session, select
 
-from app import artifacts
+from app import artifacts, discards
 from app.artifacts import Gone, Tell
 from app.checkpoints import stored
 from app.formats import size
 from app.i18n import _
-from app.models import Attempt, Checkpoint, JobStatus
+from app.models import Attempt, Checkpoint, Job, JobStatus
 from panollava import rundir
 from panollava.data.fingerprint import DATA_FILE
 from panollava.errors import BadInput
@@ -132,14 +132,14 @@ class Uploads:
                 yield path
 
 
-def store_rest(sessions: Sessions, claimed: Claimed, root: Path | None) -> None:
+def store_rest(sessions: Sessions, claimed: Claimed, root: Path | None, tell: Tell = lambda _size: None) -> None:
     """What an attempt that nobody follows any more has left on this host. Raises Away, and Fenced while somebody else of this host is at it."""
     if not (root and artifacts.is_remote(claimed.name) and claimed.directory.exists()):
         return
     with scratch.taken(claimed) as mine:
         if not mine:
             raise Fenced
-        for problem in Uploads(sessions, claimed, root).rest():
+        for problem in Uploads(sessions, claimed, root, tell).rest():
             log.warning("%s", problem)
 
 
@@ -153,4 +153,12 @@ def left_behind(sessions: Sessions, root: Path) -> None:
             with suppress(Fenced):
                 store_rest(sessions, claimed, root)
                 with sessions.writing.begin() as session:
-                    stored.choose_anew(session, claimed.job_id, claimed.number, [JobStatus.queued])
+                    _settle(session, claimed)
+
+
+def _settle(session: Session, claimed: Claimed) -> None:
+    """The next attempt goes on from what has arrived; of a run that was deleted meanwhile it is to go again."""
+    if session.get(Job, claimed.job_id):
+        stored.choose_anew(session, claimed.job_id, claimed.number, [JobStatus.queued])
+    else:
+        discards.add(session, claimed.name, None, is_directory=True)

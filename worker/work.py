@@ -25,6 +25,7 @@ from worker.lease import LEASE_SECONDS
 from worker.outcome import Outcome
 from worker.process import OUTPUT_FILE, Child, Patience, Stopping, Trainer
 from worker.recover import Recovery
+from worker.room import Room
 from worker.roster import Member
 
 TRAINER = (sys.executable, "-m", "panollava")
@@ -48,10 +49,13 @@ class Work:
     """How long one goes on without a worker."""
     foreign_share: float = FOREIGN_SHARE
     """Of a device's memory, that others may hold without keeping this worker from taking jobs."""
+    least_free: int = 0
+    """Bytes on the disk it writes to, below which a job of which nothing is known is not begun."""
     leaving: Event = field(default_factory=Event)
     recovery: Recovery = field(init=False)
     adoption: Adoption = field(init=False)
     glance: Glance = field(init=False)
+    room: Room = field(init=False)
     _held_back: str | None = None
     _lock: Lock = field(default_factory=Lock)
 
@@ -59,6 +63,7 @@ class Work:
         self.recovery = Recovery(self.sessions, self.member, self.broker_url)
         self.adoption = Adoption(self.sessions, self.member, self.broker_url)
         self.glance = Glance(self.sessions, self.member, self.foreign_share)
+        self.room = Room(self.sessions, self.member, self.least_free)
 
     def take(self) -> None:
         """Do what there is for this worker's devices, until nothing is. A second caller waits, then finds the rest."""
@@ -80,8 +85,8 @@ class Work:
         return True
 
     def _must_wait(self) -> bool:
-        """Whether somebody else is on this worker's devices. Its row says who, for those who wait for it."""
-        why = self.adoption.held_by() or self.glance.occupied_by()
+        """Whether somebody else is on this worker's devices, or its disk is full. Its row says so, for those who wait for it."""
+        why = self.adoption.held_by() or self.glance.occupied_by() or self.room.lacks()
         if why != self._held_back:
             roster.hold_back(self.sessions.writing, self.member, why)
             self._held_back = why
@@ -93,8 +98,9 @@ class Work:
             pass
 
     def _claim(self) -> Claimed | None:
+        """Room is looked for again, because another job may be next by now."""
         with self.sessions.writing.begin() as session:
-            attempt = jobs.claim(session, session.get_one(Worker, self.member.id))
+            attempt = jobs.claim(session, session.get_one(Worker, self.member.id), self.room.suffices)
             claimed = Claimed.of(attempt, self.member.scratch, session.get_one(Job, attempt.job_id).run_id) if attempt else None
         if claimed:
             with claimed.named():

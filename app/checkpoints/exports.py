@@ -4,6 +4,7 @@ One for each file, whatever its names. Its status is its newest job's; the worke
 """
 
 from collections.abc import Sequence
+from itertools import chain, count
 from pathlib import Path
 
 from sqlmodel import Session, col, select
@@ -71,12 +72,19 @@ def _check(checkpoint: Checkpoint, stage: StageRun) -> None:
 def _enqueue(session: Session, wanted: Export, stage: StageRun, actor: str) -> None:
     """On as many devices as its run, for which there is a worker."""
     run = session.get_one(Run, wanted.run_id)
-    directory = artifacts.free(artifacts.join(run.directory, "exports", f"{stage.stage}-{wanted.step}"))
     job = Job(
-        kind=JobKind.export, run_id=run.id, export_id=wanted.id, devices=run.config["devices"], priority=run.priority, directory=directory
+        kind=JobKind.export, run_id=run.id, export_id=wanted.id, devices=run.config["devices"], priority=run.priority,
+        directory=_directory(session, run, f"{stage.stage}-{wanted.step}"),
     )  # fmt: skip
     wanted.directory = None
     jobs.enqueue(session, job, actor, "submitted")
+
+
+def _directory(session: Session, run: Run, name: str) -> str:
+    """Below the run's, where nobody else writes, and no other job's: two attempts of a stage may both have saved at this step."""
+    taken = set(session.exec(select(Job.directory).where(Job.run_id == run.id)))
+    first = artifacts.join(run.directory, "exports", name)
+    return next(each for each in chain([first], (f"{first}.{number}" for number in count(2))) if each not in taken)
 
 
 def find(session: Session, checkpoint: Checkpoint) -> Export | None:

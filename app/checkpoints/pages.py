@@ -10,7 +10,7 @@ from app.access.permissions import READ, Launcher
 from app.checkpoints import compare, exports, kept, lists, retention, routes, view
 from app.checkpoints.lists import Kind, Sort, Wanted
 from app.checkpoints.routes import CheckpointDep
-from app.deps import BellDep, SessionDep
+from app.deps import BellDep, SessionDep, SweepDep
 from app.errors import Invalid
 from app.evaluations import service as evaluations
 from app.i18n import _
@@ -136,8 +136,9 @@ def unpin_checkpoint(actor: Launcher, request: Request, checkpoint: CheckpointDe
 
 
 @router.post("/{checkpoint_id:int}/delete")
-def delete_checkpoint(actor: Launcher, request: Request, checkpoint: CheckpointDep, session: SessionDep) -> Response:
+def delete_checkpoint(actor: Launcher, request: Request, checkpoint: CheckpointDep, session: SessionDep, sweep: SweepDep) -> Response:
     run_id = checkpoint.run_id
+    sweep()
     retention.delete(session, checkpoint)
     return redirect(request, f"/runs/{run_id}?tab=checkpoints")
 

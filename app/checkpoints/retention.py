@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 from sqlmodel import Session, col, select
 
-from app import artifacts, db
+from app import artifacts, db, discards
 from app.checkpoints import kept
 from app.checkpoints import service as checkpoints
 from app.checkpoints.kept import File
@@ -65,6 +65,8 @@ class Plan:
     go: Sequence[Kept]
     freed: int
     """Bytes. A file counts once, under however many names, and not while a name of it stays."""
+    leaving: discards.Waiting
+    """What the run has given up before and the store still has."""
 
 
 def rule_of(run: Run) -> Rule:
@@ -75,7 +77,7 @@ def plan(session: Session, run: Run, rule: Rule) -> Plan:
     """Reads rows and the sizes of files; removes nothing."""
     files = _files(session, run, rule)
     go = [each for each in files if not each.reasons]
-    return Plan(rule, [each for each in files if each.reasons], go, freed(go))
+    return Plan(rule, [each for each in files if each.reasons], go, freed(go), discards.waiting(session, run.id))
 
 
 def keep(session: Session, run: Run, rule: Rule) -> None:
@@ -87,15 +89,16 @@ def keep(session: Session, run: Run, rule: Rule) -> None:
 def apply(session: Session, run: Run, rule: Rule, only: Collection[int] | None = None) -> Plan:
     """Remove what may go by this moment; with `only`, no other checkpoints than these. What was removed.
 
-    Files go before their rows: whoever is killed in between leaves rows without files, which say so and go the next time.
+    Files go before their rows: whoever is killed in between leaves rows without files, which say so and go the next time. Objects of a store go
+    after them, by `discards.sweep`: the store is not waited for in here.
     """
     db.lock(session, f"retention {run.id}")
     planned = plan(session, run, rule)
     go = [each for each in planned.go if only is None or {name.id for name in each.names} & set(only)]
-    done = Plan(rule, planned.stay, go, freed(go))
+    size = freed(go)
     for each in go:
         _remove(session, each)
-    return done
+    return Plan(rule, planned.stay, go, size, discards.waiting(session, run.id))
 
 
 def delete(session: Session, checkpoint: Checkpoint) -> int:
@@ -125,7 +128,7 @@ def after_stage(session: Session, job: Job) -> None:
     session.flush()
     try:
         done = apply(session, run, rule_of(run))
-    except (OSError, artifacts.Away) as error:
+    except OSError as error:
         log.warning("Checkpoints of run %d that it does not keep could not all be removed. %r", run.id, error)
         return
     log.info("Run %d keeps %d files; %d were removed, %d bytes.", run.id, len(done.stay), len(done.go), done.freed)
@@ -151,7 +154,7 @@ def _remove(session: Session, file: Kept) -> None:
     for path in file.paths:
         path.unlink(missing_ok=True)
     for name in file.stored:
-        artifacts.delete_checkpoint(name.path)
+        discards.add(session, name.path, name.run_id, name.size)
     for name in file.names:
         session.delete(name)
     session.flush()

@@ -11,7 +11,7 @@ from app.access.permissions import READ, Launcher
 from app.checkpoints import exports, lists, retention
 from app.checkpoints import service as checkpoints
 from app.checkpoints.lists import Kind, Sort, Wanted
-from app.deps import BellDep, Cursor, Limit, Page, Row, SessionDep
+from app.deps import BellDep, Cursor, Limit, Page, Row, SessionDep, SweepDep
 from app.jobs import states, waiting
 from app.models import Checkpoint, Export, JobStatus
 from panollava.stages import Stage
@@ -49,7 +49,7 @@ class CheckpointPatch(BaseModel):
 class Removed(BaseModel):
     """What a removal came to."""
 
-    bytes_freed: int = Field(description="What the file system has got back: nothing for a file that has another name still.")
+    bytes_freed: int = Field(description="What file system and store get back: nothing for a file that has another name still.")
 
 
 class ExportOut(Row):
@@ -108,8 +108,9 @@ def change_checkpoint(actor: Launcher, checkpoint: CheckpointDep, body: Checkpoi
 
 
 @router.delete("/{checkpoint_id}")
-def delete_checkpoint(actor: Launcher, checkpoint: CheckpointDep, session: SessionDep) -> Removed:
+def delete_checkpoint(actor: Launcher, checkpoint: CheckpointDep, session: SessionDep, sweep: SweepDep) -> Removed:
     """Remove its file, under all its names. Refused, with the reason, for one that is kept for something: the best, a parent, a pinned one."""
+    sweep()
     return Removed(bytes_freed=retention.delete(session, checkpoint))
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import create_engine, func, inspect, literal, make_url
 from sqlmodel import Session, SQLModel, col, select, update
 
-from app import artifacts, db
+from app import artifacts, db, discards
 from app.errors import Conflict, Invalid
 from app.housekeeping.archive import ARTIFACTS, DATABASE, MANIFEST, PIECE, Heard, Manifest, check_name, read_manifest
 from app.housekeeping.backup import run_postgres
@@ -178,6 +178,7 @@ def _settle(url: str, settings: Settings, manifest: Manifest) -> Restored:
         with db.session_factory(engine).begin() as session:
             _move(session, manifest.artifacts, str(settings.artifacts))
             _forget_processes(session)
+            discards.forget(session)
             missing = sum(not artifacts.is_remote(path) and not Path(path).is_file() for path in session.exec(select(Checkpoint.path)))
             open_jobs = session.exec(select(func.count()).select_from(Job).where(col(Job.status).not_in(ENDED))).one()
     finally:

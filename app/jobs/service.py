@@ -3,7 +3,7 @@
 Every verb works in the caller's transaction and changes a status only by `move`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +37,15 @@ def attempt_of(session: Session, job: Job) -> Attempt:
 # What a worker does
 
 
-def claim(session: Session, worker: Worker) -> Attempt | None:
+def claim(session: Session, worker: Worker, suits: Callable[[Session, Job], bool] = lambda _session, _job: True) -> Attempt | None:
     """The best queued job for as many devices as the worker owns is now its own, as a new attempt with an empty directory.
 
-    None if there is none, or if its queue is paused.
+    None if there is none, if it does not suit, or if its queue is paused.
     """
     order.lock(session)
     if pauses.of(session, len(worker.devices)):
         return None
-    while job := _best_queued(session, len(worker.devices)):
+    while (job := best_queued(session, len(worker.devices))) and suits(session, job):
         now = db.now(session)
         mine = {"worker_id": worker.id, "started_at": now, "heartbeat_at": now, "progress": {}}
         if move_on(session, job, JobStatus.starting, worker.name, "claimed", **mine):
@@ -53,7 +53,7 @@ def claim(session: Session, worker: Worker) -> Attempt | None:
     return None
 
 
-def _best_queued(session: Session, devices: int) -> Job | None:
+def best_queued(session: Session, devices: int) -> Job | None:
     """The highest priority, then the oldest, unless somebody moved it."""
     query = select(Job).where(Job.status == JobStatus.queued, Job.devices == devices).order_by(*order.TAKEN).limit(1)
     return session.exec(query.execution_options(populate_existing=True)).first()

@@ -2,7 +2,7 @@
 
 The files are moved into the trash inside the transaction, which takes a moment however many they are, and removed after it. Whoever is killed
 in between leaves whole directories in the trash, and `sweep` decides by the rows: back they go if the run is still there, else they are gone.
-Objects of a store have no trash: they are removed after the transaction, and who is killed then leaves them there.
+Objects of a store have no trash: the transaction names them to be removed, and `discards.sweep` does it.
 """
 
 import logging
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sqlmodel import Session, col, delete, func, or_, select
 
-from app import artifacts
+from app import artifacts, discards
 from app.errors import Conflict
 from app.i18n import _
 from app.models import Checkpoint, Evaluation, Export, Job, Run, StageRun
@@ -35,8 +35,8 @@ class Contents:
     checkpoints: int
     evaluations: int
     exports: int
-    size: int
-    """Bytes of all files, as they lie on the disk."""
+    size: int | None
+    """Bytes of all files, as they lie on the disk; None while the store does not say."""
     heirs: Sequence[Run]
     """Runs that started from its checkpoints."""
 
@@ -46,7 +46,12 @@ def contents(session: Session, run: Run, place: Path | str) -> Contents:
     checkpoints, evaluations, exports = (
         session.exec(select(func.count()).select_from(table).where(col(table.run_id) == run.id)).one() for table in (Checkpoint, Evaluation, Export)
     )
-    return Contents(checkpoints, evaluations, exports, sum(map(_size, _directories(session, run, place))), heirs(session, run))
+    try:
+        size: int | None = sum(map(_size, _directories(session, run, place)))
+    except artifacts.Away as error:
+        log.warning("How much run %d has in the store is not known. %s", run.id, error)
+        size = None
+    return Contents(checkpoints, evaluations, exports, size, heirs(session, run))
 
 
 def heirs(session: Session, run: Run) -> Sequence[Run]:
@@ -58,7 +63,7 @@ def heirs(session: Session, run: Run) -> Sequence[Run]:
 
 
 def delete_run(session: Session, run: Run, place: Path | str, *, force: bool = False) -> list[str]:
-    """Remove its rows, and move its files into the trash; call `empty` with what comes back once this is committed.
+    """Remove its rows, and move its files into the trash; call `empty` with what comes back once this is committed, and `discards.sweep`.
 
     Raises Conflict while something of it waits or is at work, and without `force` for one from whose checkpoints other runs started.
     """
@@ -68,9 +73,11 @@ def delete_run(session: Session, run: Run, place: Path | str, *, force: bool = F
         text = _("Run {id} gave the weights at the start of {runs}; their own checkpoints stay, but they could not begin again. Force it to delete.")
         raise Conflict(text.format(id=run.id, runs=", ".join(_("run {id}").format(id=each.id) for each in others)))
     directories = _directories(session, run, place)
+    for stored in filter(artifacts.is_remote, directories):
+        discards.add(session, stored, run.id, is_directory=True)
     session.exec(delete(Run).where(col(Run.id) == run.id))
     session.expunge(run)
-    return [discard(each) for each in directories]
+    return [discard(Path(each)) for each in directories if not artifacts.is_remote(each)]
 
 
 def _directories(session: Session, run: Run, place: Path | str) -> list[str]:
@@ -97,11 +104,8 @@ def _size(directory: str) -> int:
 # Files
 
 
-def discard(directory: str) -> str:
-    """Move it into the trash beside it, at once and whole; what lies in a store stays. The name there tells since when."""
-    if artifacts.is_remote(directory):
-        return directory
-    path = Path(directory)
+def discard(path: Path) -> str:
+    """Move it into the trash beside it, at once and whole. The name there tells since when."""
     trash = path.parent / TRASH
     trash.mkdir(exist_ok=True)
     return str(path.rename(trash / f"{path.name}~{int(time.time())}~{uuid.uuid4().hex[:8]}"))
@@ -111,18 +115,11 @@ def empty(discarded: Iterable[str]) -> None:
     """Remove what was discarded. What cannot be removed stays, and what is in the trash is tried again when a server starts."""
     for name in discarded:
         try:
-            _erase(name)
+            shutil.rmtree(name)
         except FileNotFoundError:
             log.info("%s: somebody else has removed it meanwhile.", name)
-        except (OSError, artifacts.Away) as error:
+        except OSError as error:
             log.warning("%s stays: %s.", name, error)
-
-
-def _erase(name: str) -> None:
-    if artifacts.is_remote(name):
-        artifacts.delete_below(name)
-    else:
-        shutil.rmtree(name)
 
 
 def sweep(session: Session, place: Path | str) -> list[str]:

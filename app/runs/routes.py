@@ -12,7 +12,7 @@ from app.access.permissions import READ, Launcher, StillAllowedDep
 from app.checkpoints import lists as checkpoints
 from app.checkpoints import retention
 from app.checkpoints.routes import CheckpointOut
-from app.deps import BellDep, Cursor, Limit, Page, SessionDep, SettingsDep, StateDep
+from app.deps import BellDep, Cursor, Limit, Page, SessionDep, SettingsDep, StateDep, SweepDep
 from app.events.routes import LastEventId
 from app.events.stream import while_allowed
 from app.jobs import queue, stopping
@@ -132,12 +132,13 @@ def preview_retention(
 
 
 @router.post("/{run_id}/retention")
-def apply_retention(actor: Launcher, run: RunDep, body: RetentionRequest, session: SessionDep) -> RetentionOut:
+def apply_retention(actor: Launcher, run: RunDep, body: RetentionRequest, session: SessionDep, sweep: SweepDep) -> RetentionOut:
     """Keep a rule, and remove what it does not keep unless told to wait. The best, the last, pinned, exported files and parents always stay."""
     rule = retention.Rule(steps=body.steps, automatic=body.automatic)
     retention.keep(session, run, rule)
     if not body.apply:
         return RetentionOut.of(retention.plan(session, run, rule))
+    sweep()
     return RetentionOut.of(retention.apply(session, run, rule, body.checkpoint_ids), removed=True)
 
 

@@ -185,13 +185,16 @@ class RetentionOut(BaseModel):
     rule: retention.Rule
     removed: bool = Field(description="Whether it has gone.")
     bytes_freed: int
+    bytes_leaving: int = Field(description="Of files that the run gave up, now or before, and that the object store still has.")
+    leaving_because: str | None = Field(description="What the store said when they were last to be removed; tried again every ten seconds.")
     go: list[FileOut]
     stay: list[FileOut]
 
     @classmethod
     def of(cls, plan: retention.Plan, *, removed: bool = False) -> Self:
         go, stay = map(FileOut.of, plan.go), map(FileOut.of, plan.stay)
-        return cls(rule=plan.rule, removed=removed, bytes_freed=plan.freed, go=list(go), stay=list(stay))
+        leaving = {"bytes_leaving": plan.leaving.size, "leaving_because": plan.leaving.problem}
+        return cls(rule=plan.rule, removed=removed, bytes_freed=plan.freed, go=list(go), stay=list(stay), **leaving)
 
 
 def describe(session: Session, runs: Sequence[RunState]) -> list[dict[str, Any]]:

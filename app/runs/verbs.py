@@ -7,7 +7,7 @@ from fastapi import APIRouter, BackgroundTasks, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.access.permissions import READ, Launcher
-from app.deps import BellDep, RequestKey, Row, SessionDep, SettingsDep
+from app.deps import BellDep, RequestKey, Row, SessionDep, SettingsDep, SweepDep
 from app.models import Run
 from app.runs import changes, copies, lineage, removal, stages
 from app.runs import service as runs
@@ -94,11 +94,12 @@ def archive_run(actor: Launcher, run: RunDep, session: SessionDep) -> RunDetail:
 
 @router.delete("/{run_id}", status_code=204)
 def delete_run(
-    actor: Launcher, run: RunDep, session: SessionDep, settings: SettingsDep, background: BackgroundTasks,
+    actor: Launcher, run: RunDep, session: SessionDep, settings: SettingsDep, background: BackgroundTasks, sweep: SweepDep,
     force: Annotated[bool, Query(description="Also if other runs started from its checkpoints.")] = False,
 ) -> None:  # fmt: skip
     """Remove it for good, with its checkpoints, logs, metrics, evaluations and exports. Only while nothing of it waits or is at work."""
     background.add_task(removal.empty, removal.delete_run(session, run, settings.artifacts, force=force))
+    sweep()
 
 
 @router.post("/{run_id}/retry", status_code=202)

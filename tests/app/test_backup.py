@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlmodel import select
 
-from app import db
+from app import db, discards
 from app.checkpoints import exports
 from app.checkpoints import service as checkpoints
 from app.errors import Conflict, Invalid
@@ -88,6 +88,16 @@ def test_numbers_that_were_given_once_do_not_come_again_after_a_restore(lived, s
         other.flush()
         assert run.id == number + 1
     engine.dispose()
+
+
+def test_what_was_to_leave_a_store_is_left_there_for_its_names_may_be_somebody_else_s_by_now(lived, session, new):
+    discards.add(session, "s3://bucket/run-5", 5, is_directory=True)
+    session.commit()
+    backup(lived.settings, lived.root / "b.tar.gz")
+    restore(new, lived.root / "b.tar.gz")
+    with db.transaction(new.database_url) as restored:
+        assert discards.waiting(restored).count == 0
+    assert discards.waiting(session).count == 1
 
 
 def test_without_checkpoints_it_says_how_many_are_missing(lived, new):

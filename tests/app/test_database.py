@@ -1,5 +1,6 @@
 """What the rest of the house may rely on, whichever database it is."""
 
+import sqlite3
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -109,3 +110,17 @@ def test_both_ends_of_a_connection_give_each_other_up_within_20_seconds_unless_t
     mark = "&" if "?" in postgres_url else "?"
     ours, _theirs = connected(f"{postgres_url}{mark}keepalives_idle=60&connect_timeout=9")
     assert ours == db.CUT_OFF | {"keepalives_idle": 60, "connect_timeout": 9}
+
+
+def test_a_new_file_that_another_process_is_just_making_is_waited_for(tmp_path):
+    path = tmp_path / "new.db"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    timer = threading.Timer(0.3, other.execute, ["COMMIT"])
+    timer.start()
+    engine = db.engine(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        assert connection.scalar(text("PRAGMA journal_mode")) == "wal"
+    timer.join()
+    engine.dispose()
+    other.close()

@@ -13,11 +13,12 @@ from socket import gethostname
 
 import pytest
 from sqlalchemy import text
+from sqlmodel import select
 
-from app import broker, db
+from app import broker, db, discards
 from app.housekeeping import doctor
 from app.housekeeping.doctor import database, machine, versions, workers
-from app.models import Worker
+from app.models import Discard, Worker
 from app.settings import Settings
 from panollava import __version__
 
@@ -193,3 +194,14 @@ def test_the_command_prints_a_table_or_json_and_fails_with_what_fails(tmp_path):
     subprocess.run([sys.executable, "-m", "app.cli", "migrate"], env=environment, check=True, capture_output=True)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "migrations" in done.stdout and "no worker lives" in done.stdout
+
+
+def test_what_the_store_has_still_to_let_go_is_told_with_the_reason(house, session):
+    assert looked(doctor.examine(house.settings), "leftovers") == []
+    discards.add(session, "s3://bucket/run-1/checkpoints/best.ckpt", 1, 3 << 20)
+    session.commit()
+    assert looked(doctor.examine(house.settings), "leftovers") == [("ok", "1 thing of 3.00 MB or more is to leave the store", "")]
+    session.exec(select(Discard)).one().problem = "AccessDenied"
+    session.commit()
+    ((level, found, do),) = looked(doctor.examine(house.settings), "leftovers")
+    assert level == "warn" and found.endswith("the store: AccessDenied") and "s3:DeleteObject" in do

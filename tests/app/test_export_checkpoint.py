@@ -49,6 +49,21 @@ def test_an_export_is_a_job_below_its_run(house, session, saved):
     assert house.told(session, "job")[-1] | {"kind": "export", "export_id": export.id, "status": "queued"} == house.told(session, "job")[-1]
 
 
+def test_checkpoints_of_two_attempts_at_one_step_are_exported_side_by_side(house, session, saved):
+    job = session.exec(select(Job)).one()
+    jobs.retry(session, job, "ann")
+    job, attempt = house.claim(session)
+    told = house.saved(attempt, 5, "epoch", "epoch.ckpt")
+    Path(attempt.directory, told.path).write_bytes(b"others!" * 5)
+    other = told.model_copy(update={"sha256": rundir.sha256(Path(attempt.directory, told.path))})
+    house.tell(session, job, attempt, other)
+    second = checkpoints.at(session, Path(attempt.directory, told.path))
+    both = [exports.job_of(session, exports.export(session, each, "ann")) for each in (saved["epoch.ckpt"], second)]
+    exports_ = f"{house.settings.artifacts}/run-1/exports"
+    assert [each.directory for each in both] == [f"{exports_}/resampler-5", f"{exports_}/resampler-5.2"]
+    assert [each.status for each in both] == ["queued", "queued"]
+
+
 def test_the_worker_tells_the_trainer_what_to_export_and_where(house, session, saved):
     exports.export(session, saved["best.ckpt"], "ann")
     job, attempt = house.claim(session)

@@ -6,22 +6,28 @@ away for two minutes, begins before all others and is joined after them.
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
-from app import broker, db
-from app.settings import Settings
+from app import broker
 from tests import postgres
+from tests.deployments import LAPTOP, postgres_databases
 from tests.drills.outage import Outage
-from tests.tables import write_table
-from tests.worker.conftest import House, empty_database, house, listening, redis_url
+from tests.worker.conftest import built, databases, house, listening, redis_url
 
-__all__ = ["empty_database", "house", "listening", "redis_url"]
+__all__ = ["databases", "house", "listening", "redis_url"]
 WHOLE_WAY = ["queued", "starting", "running", "succeeded"]
 
 
+@pytest.fixture(scope="session", params=[LAPTOP])
+def deployment(request: pytest.FixtureRequest) -> str:
+    """A drill that is about several hosts is marked `ON_SERVERS`."""
+    return str(request.param)
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whoever waits for the outage waits last."""
     items.sort(key=lambda item: "outage" in getattr(item, "fixturenames", ()))
@@ -41,23 +47,6 @@ def outage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outage]:
         bell = stack.enter_context(broker.embedded(tmp_path_factory.mktemp("bells")))
         home = stack.enter_context(tempfile.TemporaryDirectory(prefix="panollava-postgres-", ignore_cleanup_errors=True))
         server = stack.enter_context(postgres.running(Path(home)))
-        house = stack.enter_context(_house(tmp_path_factory.mktemp("outage"), server.url))
+        databases = stack.enter_context(postgres_databases(server.url))
+        house = stack.enter_context(built(tmp_path_factory.mktemp("outage"), databases))
         yield stack.enter_context(Outage(server, house, bell.url))
-
-
-@pytest.fixture
-def shared_house(tmp_path: Path, postgres_url: str) -> Iterator[House]:
-    """On PostgreSQL, as several hosts have it."""
-    with postgres.database(postgres_url) as url, _house(tmp_path, url) as house:
-        yield house
-
-
-@contextmanager
-def _house(home: Path, database_url: str) -> Iterator[House]:
-    db.migrate(database_url)
-    write_table(home, "train")
-    house = House(Settings(home=home, roots=[home], database_url=database_url))
-    try:
-        yield house
-    finally:
-        house.close()

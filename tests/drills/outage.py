@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
@@ -39,16 +40,20 @@ class Outage:
 
     def _happen(self) -> None:
         self.stored = len(self.house.stored_points(self.job_id))
+        self.gone_at = self._now()
         self.server.stop()
         try:
             self.over.wait(SECONDS)
         finally:
             self.server.start()
         self.written = self._written()
-        with self.house.sessions.reading() as session:
-            self.back_at = db.now(session)
+        self.back_at = self._now()
         with self.house.recovery():
             self.house.until(lambda: len(self.house.stored_points(self.job_id)) >= self.written, "what was written meanwhile is stored")
+
+    def _now(self) -> datetime:
+        with self.house.sessions.reading() as session:
+            return db.now(session)
 
     def _written(self) -> int:
         return (self.directory / EVENTS_FILE).read_bytes().count(b'"type":"metric"')

@@ -7,10 +7,11 @@ import pytest
 
 from app import doorbell
 from app.jobs import service as jobs
-from app.settings import Settings
+from app.models import Worker
 from panollava.rundir import CHECKPOINTS
 from tests.drills.conftest import WHOLE_WAY
 from tests.worker.conftest import House
+from tests.worker.hosts import row
 
 pytestmark = pytest.mark.redis
 LOST_AND_TRAINED = [*WHOLE_WAY[:3], "lost", *WHOLE_WAY]
@@ -39,10 +40,10 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", disk], check=True)
 
 
-def test_a_disk_that_is_full_fails_the_job_once_and_with_room_it_goes_on_from_the_last_whole_checkpoint(
-    tmp_path, empty_database, redis_url, small_disk, house
+def test_a_disk_that_is_full_fails_one_job_and_holds_the_next_with_room_the_one_goes_on_from_its_last_checkpoint_and_the_other_begins(
+    redis_url, small_disk, house
 ):
-    full = House(Settings(home=house.settings.home, artifacts=small_disk, roots=[tmp_path]), house.processes)
+    full = House(house.settings.model_copy(update={"artifacts": small_disk}), house.processes)
     full.worker(redis_url)
     job_id = full.submit("fat", steps=60)
     doorbell.ring(1, redis_url)
@@ -51,11 +52,19 @@ def test_a_disk_that_is_full_fails_the_job_once_and_with_room_it_goes_on_from_th
     assert full.states(job_id) == [*WHOLE_WAY[:3], "failed"]
     whole = [each.step for each in full.checkpoints(job_id)]
     assert whole and not (full.directory(job_id) / CHECKPOINTS / f"step={whole[-1] + 5:06d}.ckpt").exists()
+    second = full.submit("fat", steps=60)
+    doorbell.ring(1, redis_url)
+    full.until(lambda: row(full, Worker).held_back, "the worker says why it takes nothing")
+    assert f"free on {small_disk}; a checkpoint needs about " in row(full, Worker).held_back
+    assert full.states(second) == ["queued"]
     subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
     with full.recovery():
         full.do(jobs.retry, job_id, "a person")
         doorbell.ring(1, redis_url)
         full.wait(job_id, "succeeded")
+        full.wait(second, "succeeded")
+    assert full.states(second) == WHOLE_WAY
     assert full.attempts(job_id)[1].resumed_step == whole[-1]
     full.assert_nothing_lost(job_id)
+    full.assert_nothing_lost(second)
     full.engine.dispose()

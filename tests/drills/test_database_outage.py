@@ -5,6 +5,7 @@ from datetime import datetime
 import pytest
 from sqlmodel import select
 
+from app.jobs.states import PATIENCE
 from app.models import Attempt, Worker
 
 pytestmark = pytest.mark.postgres
@@ -14,6 +15,7 @@ pytestmark = pytest.mark.postgres
 def test_a_database_that_was_away_for_120_seconds_restarts_nothing_and_the_worker_catches_up(outage):
     outage.done()
     house, job_id = outage.house, outage.job_id
+    assert (outage.back_at - outage.gone_at).total_seconds() >= 120 > PATIENCE.total_seconds(), "every heartbeat was old enough to be called lost"
     assert outage.written > outage.stored + 300, "the trainer went on"
     until_the_witness_may_judge(house, outage.back_at)
     assert house.states(job_id) == ["queued", "starting", "running"]

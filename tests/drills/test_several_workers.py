@@ -5,18 +5,19 @@ from sqlmodel import select
 
 from app import broker, doorbell
 from app.models import Attempt
+from tests.deployments import ON_SERVERS
 from tests.drills.conftest import WHOLE_WAY
 from tests.worker.conftest import built
 
-pytestmark = pytest.mark.redis
+pytestmark = [pytest.mark.redis, ON_SERVERS]
 NAMES = ("one", "two", "three", "four")
 JOBS = 200
 
 
 @pytest.fixture(scope="module")
-def crowd(tmp_path_factory, empty_database, redis_url):
+def crowd(tmp_path_factory, databases, redis_url):
     """A house with four real workers that look for work when somebody rings."""
-    with built(tmp_path_factory.mktemp("crowd"), empty_database) as house:
+    with built(tmp_path_factory.mktemp("crowd"), databases) as house:
         for name in NAMES:
             house.worker(redis_url, name, SWEEP_SECONDS="3600")
         for name in NAMES:

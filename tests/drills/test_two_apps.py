@@ -18,9 +18,10 @@ from app.client import Client, parse_events
 from app.errors import AppError
 from app.models import Event, Job
 from app.settings import Settings
+from tests.deployments import ON_SERVERS
 from tests.drills.conftest import WHOLE_WAY
 
-pytestmark = [pytest.mark.redis, pytest.mark.postgres]
+pytestmark = [pytest.mark.redis, ON_SERVERS]
 
 
 class Ears(threading.Thread):
@@ -37,9 +38,8 @@ class Ears(threading.Thread):
 
 
 @pytest.fixture
-def apps(shared_house, redis_url):
+def apps(house, redis_url):
     """Two that know of each other only what stands in the database."""
-    house = shared_house
     with ExitStack() as stack:
         yield [
             stack.enter_context(processes.running(settings, []))
@@ -86,8 +86,8 @@ def events_in(house: Any) -> list[int]:
         return list(session.exec(select(Event.id).order_by(col(Event.id))))
 
 
-def test_what_both_are_told_at_once_happens_once_and_a_stream_of_a_killed_app_goes_on_at_the_other(shared_house, redis_url, apps, clients):
-    house, (left, right) = shared_house, clients
+def test_what_both_are_told_at_once_happens_once_and_a_stream_of_a_killed_app_goes_on_at_the_other(house, redis_url, apps, clients):
+    left, right = clients
     house.worker(redis_url)
     first, second = (Ears(app.url, apps[0].token) for app in apps)
     path, job_id = launch(left, house, steps=100_000)

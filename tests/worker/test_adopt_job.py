@@ -8,7 +8,7 @@ from sqlmodel import select
 from app.models import Transition
 from panollava.events import LEASE_FILE
 from tests.worker.conftest import IMPATIENT
-from tests.worker.test_database_away import locked
+from tests.worker.test_database_away import away
 from tests.worker.test_stop_job import working
 from worker import lease, orphans
 
@@ -148,7 +148,7 @@ def test_the_lease_is_renewed_also_while_the_database_is_away(house, monkeypatch
     with working(house, work):
         house.until(lambda: house.stored_points(job_id), "points are stored")
         file = house.directory(job_id) / LEASE_FILE
-        with locked(house):
+        with away(house):
             before = file.stat().st_mtime_ns
             house.until(lambda: file.stat().st_mtime_ns > before, "the lease is renewed")
         house.stop(job_id)

@@ -8,14 +8,19 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlmodel import select
 
+from app.jobs import service as jobs
 from app.models import Attempt, Job, Worker
 from tests.worker.conftest import ELSEWHERE
+from tests.worker.test_database_away import unwritable
 from worker import process, roster
+from worker.follow import AWAY
 from worker.lease import LEASE_SECONDS
 from worker.orphans import Contact
 from worker.process import KILL_AFTER, Identity
 from worker.recover import TAKEOVER
 
+BUSY = {"pid_started": Identity.of(os.getpid()).started}
+"""A worker that lives, on this machine, and is not heard of."""
 TAKEN_OVER = TAKEOVER.total_seconds()
 LOST_AND_TRAINED = ["queued", "starting", "running", "lost", "queued", "starting", "running", "succeeded"]
 
@@ -76,7 +81,7 @@ def test_a_job_that_was_to_stop_when_both_died_is_stopped(house, dead_worker):
 
 
 def test_a_job_whose_worker_lives_is_left_alone(house, dead_worker):
-    job_id = dead_worker("slow", pid_started=Identity.of(os.getpid()).started)
+    job_id = dead_worker("slow", **BUSY)
     age(house, job_id, 3600)
     house.work().take()
     assert house.job(job_id).attempt == 1 and house.trainers()[0].alive
@@ -119,6 +124,69 @@ def test_after_an_outage_a_worker_waits_until_everybody_could_be_heard(house, de
     recovery.contact = timedelta(0)
     recovery.others()
     assert house.job(job_id).status in ("starting", "running")
+
+
+def test_nobody_is_called_silent_by_a_worker_to_whom_the_database_can_only_be_read(house, dead_worker):
+    job_id = dead_worker("slow", steps=100_000, devices=["7"], **BUSY)
+    recovery = house.work().recovery
+    recovery.contact = timedelta(microseconds=1)
+    recovery.others()
+    age(house, job_id, 3600)
+    with unwritable(house), pytest.raises(AWAY):
+        recovery.others()
+    recovery.others()
+    assert house.trainers()[0].alive, "its worker has not had the time to say that it lives"
+    recovery.others()
+    assert not house.trainers()[0].alive
+
+
+def test_a_trainer_whose_worker_was_heard_of_again_before_its_turn_came_is_not_killed(house, dead_worker, in_touch):
+    job_id = dead_worker("slow", steps=100_000, devices=["7"], **BUSY)
+    age(house, job_id, 3600)
+    recovery = in_touch(house).recovery
+    seen = recovery._lost()
+    with house.sessions.writing.begin() as session:
+        assert jobs.heartbeat(session, job_id, 1)
+    recovery._recover(seen)
+    assert house.trainers()[0].alive and house.job(job_id).attempt == 1
+
+
+def test_a_trainer_that_a_kill_does_not_end_holds_up_no_other_job(house, dead_worker, in_touch, monkeypatch):
+    stuck = dead_worker("slow", steps=100_000, devices=["7"], **BUSY)
+    age(house, stuck, 3600)
+    other = house.submit("steady")
+    house.work("other")._claim()
+    house.bury("other")
+    work = in_touch(house)
+    work.recovery.death = 0.1
+    with monkeypatch.context() as patch:
+        patch.setattr(Identity, "_kill_group", lambda self: None)
+        work.recovery.others()
+    assert house.trainers()[0].alive and house.job(stuck).attempt == 1
+    assert house.states(other)[-2:] == ["lost", "queued"]
+    work.recovery.others()
+    assert house.states(stuck)[-2:] == ["lost", "queued"]
+
+
+def test_a_stray_that_may_not_be_killed_holds_up_no_other_job(house, dead_worker, in_touch, monkeypatch, caplog):
+    gone = dead_worker("slow", devices=["0", "1"], **ELSEWHERE)
+    age(house, gone, TAKEN_OVER + 1)
+    recovery = in_touch(house).recovery
+    recovery.others()
+    with house.sessions.writing.begin() as session:
+        session.exec(select(Attempt).where(Attempt.job_id == gone)).one().boot_id = process.boot_id()
+    other = house.submit("steady")
+    house.work("other")._claim()
+    house.bury("other")
+
+    def refuse(self):
+        raise PermissionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Identity, "kill", refuse)
+        recovery.others()
+    assert "end it as the user it belongs to" in caplog.text
+    assert house.states(other)[-2:] == ["lost", "queued"]
 
 
 def test_contact_with_the_database_is_counted_by_its_clock_and_anew_after_each_break():

@@ -29,8 +29,8 @@ WHOLE_WAY = ["queued", "starting", "running", "succeeded"]
 
 
 @pytest.fixture
-def house(tmp_path, empty_database, s3):
-    with built(tmp_path, empty_database, artifacts=s3) as house:
+def house(tmp_path, databases, s3):
+    with built(tmp_path, databases, artifacts=s3) as house:
         yield house
 
 

@@ -1,6 +1,8 @@
 """What an attempt leaves, on its way to the object store: which checkpoints count, which go, and what follows at the end."""
 
-from datetime import timedelta
+import threading
+import time
+from datetime import datetime, timedelta
 
 import pytest
 from sqlmodel import select
@@ -12,12 +14,13 @@ from app.jobs import service as jobs
 from app.models import Attempt, Checkpoint, Evaluation, Job, Worker
 from tests.worker.conftest import built
 from tests.worker.hosts import Host, Played, row
-from worker import scratch, uploads
+from worker import hold, orphans, process, scratch, uploads
+from worker.follow import Fenced
 
 
 @pytest.fixture
-def house(tmp_path, empty_database, s3):
-    with built(tmp_path, empty_database, artifacts=s3) as house:
+def house(tmp_path, databases, s3):
+    with built(tmp_path, databases, artifacts=s3) as house:
         yield house
 
 
@@ -34,6 +37,14 @@ def two(house):
 @pytest.fixture
 def attempt(one):
     return Played(one)
+
+
+def age(house, job_id: int) -> datetime:
+    """Nobody has been heard of for an hour; since when."""
+    with house.sessions.writing.begin() as session:
+        job = session.get_one(Job, job_id)
+        job.heartbeat_at -= timedelta(hours=1)
+        return job.heartbeat_at
 
 
 def test_a_removed_checkpoint_stays_until_the_store_has_a_later_one(attempt):
@@ -94,8 +105,7 @@ def test_a_worker_that_comes_after_one_that_died_uploads_what_that_had_not(house
 def test_a_host_that_was_started_anew_uploads_what_it_had_not_and_goes_on_from_it(house, one, attempt):
     attempt.save("step=000005.ckpt", "step", 5)
     house.bury("one", boot_id="before the restart")
-    with house.sessions.writing.begin() as session:
-        session.get_one(Job, attempt.job_id).heartbeat_at -= timedelta(hours=1)
+    age(house, attempt.job_id)
     work = house.work("another", scratch=one.scratch)
     work.recovery.contact = timedelta(0)
     work.recovery.others()
@@ -127,6 +137,64 @@ def test_two_that_recover_a_job_on_one_host_do_not_take_its_files_from_each_othe
         assert (first, house.job(attempt.job_id).status, attempt.stored()) == (True, "starting", {})
     work.recovery.others()
     assert (house.job(attempt.job_id).status, attempt.stored()) == ("queued", {"step=000005.ckpt": 5})
+
+
+def test_a_job_whose_rest_is_on_its_way_is_heard_of_and_taken_over_by_nobody(house, one, two, attempt, monkeypatch):
+    attempt.save("step=000005.ckpt", "step", 5)
+    house.bury("one")
+    silent = age(house, attempt.job_id)
+    sends, arrives, upload = threading.Event(), threading.Event(), artifacts.upload
+
+    def slow(path, name, sha256=None, tell=None) -> None:
+        if name.endswith(".ckpt"):
+            while not arrives.is_set():
+                tell(1)
+                sends.set()
+                time.sleep(0.01)
+        upload(path, name, sha256)
+
+    monkeypatch.setattr(artifacts, "upload", slow)
+    monkeypatch.setattr(hold, "HEARTBEAT_SECONDS", 0.05)
+    elsewhere = two.work().recovery
+    elsewhere.contact = timedelta(0)
+    recovering = threading.Thread(target=house.work("another", scratch=one.scratch).recovery.others)
+    with monkeypatch.context() as patch:
+        patch.setattr(process, "boot_id", lambda: "elsewhere")
+        assert [each.claimed.job_id for each in elsewhere._lost()] == [attempt.job_id], "silent as it is, it would be taken over"
+    recovering.start()
+    try:
+        assert sends.wait(60)
+        house.until(lambda: house.job(attempt.job_id).heartbeat_at > silent, "the job is heard of")
+        with monkeypatch.context() as patch:
+            patch.setattr(process, "boot_id", lambda: "elsewhere")
+            elsewhere.others()
+        assert house.states(attempt.job_id) == ["queued", "starting"]
+    finally:
+        arrives.set()
+        recovering.join(60)
+    job = house.job(attempt.job_id)
+    assert (job.status, job.attempt, job.resume_from) == ("queued", 1, house.checkpoints(job.id)[0].path)
+
+
+def test_only_bytes_that_move_are_told_of_and_whoever_was_fenced_off_sends_no_more(house, one, attempt):
+    house.bury("one")
+    age(house, attempt.job_id)
+    member = house.work("another", scratch=one.scratch).member
+    with house.sessions.reading() as session:
+        (lost,) = orphans.watched(session, member)
+    held = hold.Hold(house.sessions, member, lost)
+    held.beat()
+    assert house.job(attempt.job_id).heartbeat_at == lost.heard_at, "a store that hangs is no work"
+    for _ in range(2):
+        held.tell(1)
+        held.beat()
+    assert house.job(attempt.job_id).heartbeat_at > lost.heard_at
+    with house.sessions.writing.begin() as session:
+        assert held.check(session) == 1
+        jobs.heartbeat(session, attempt.job_id, 1)  # the worker that had it was only frozen
+    held.tell(1)
+    with pytest.raises(Fenced):
+        held.beat()
 
 
 def test_a_page_says_that_a_checkpoint_is_still_on_its_way(house, attempt):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from app.housekeeping.doctor import bell, database, machine, versions, workers
+from app.housekeeping.doctor import bell, database, leftovers, machine, versions, workers
 from app.housekeeping.doctor.finding import Finding, Level
 from app.settings import Settings
 
@@ -19,5 +19,6 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield from found.findings
         if found.engine:
             yield from workers.check(found.engine)
+            yield from leftovers.check(found.engine)
         else:
             yield Finding("devices", "ok", ", ".join(machine.devices()))

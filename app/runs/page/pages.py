@@ -9,7 +9,7 @@ from fastapi import APIRouter, Form, Query, Request, Response
 from app.access.permissions import READ, Launcher
 from app.checkpoints import retention
 from app.checkpoints.retention import Rule
-from app.deps import BellDep, SessionDep
+from app.deps import BellDep, SessionDep, SweepDep
 from app.listing import BLANK_IS_NONE, numbers
 from app.logs import plain
 from app.logs import service as logs
@@ -96,7 +96,7 @@ def save_run(actor: Launcher, request: Request, run: RunDep, session: SessionDep
 
 @router.post("/{run_id:int}/retention")
 def apply_retention(
-    actor: Launcher, request: Request, run: RunDep, session: SessionDep, steps: Annotated[int, Form(ge=0, le=1000)],
+    actor: Launcher, request: Request, run: RunDep, session: SessionDep, sweep: SweepDep, steps: Annotated[int, Form(ge=0, le=1000)],
     automatic: Annotated[bool, Form()] = False, apply: Annotated[bool, Form()] = False, checkpoint_ids: Annotated[str, Form()] = "",
 ) -> Response:  # fmt: skip
     """Keep the rule; with `apply` remove what the page had shown, as far as it may still go."""
@@ -104,6 +104,7 @@ def apply_retention(
     retention.keep(session, run, rule)
     if apply:
         retention.apply(session, run, rule, numbers([checkpoint_ids]))
+        sweep()
     return redirect(request, f"/runs/{run.id}?tab=checkpoints")
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, BackgroundTasks, Form, Request, Response
 
 from app.access.permissions import READ, Launcher
-from app.deps import BellDep, SessionDep, SettingsDep
+from app.deps import BellDep, SessionDep, SettingsDep, SweepDep
 from app.pages import FrameDep, redirect
 from app.runs import changes, removal, stages
 from app.runs.routes import RunDep
@@ -66,8 +66,9 @@ def ask_delete(run: RunDep, frame: FrameDep, settings: SettingsDep) -> Response:
 
 @router.post("/{run_id:int}/delete")
 def delete_run(
-    actor: Launcher, request: Request, run: RunDep, session: SessionDep, settings: SettingsDep, background: BackgroundTasks,
+    actor: Launcher, request: Request, run: RunDep, session: SessionDep, settings: SettingsDep, background: BackgroundTasks, sweep: SweepDep,
     force: Annotated[bool, Form()] = False,
 ) -> Response:  # fmt: skip
     background.add_task(removal.empty, removal.delete_run(session, run, settings.artifacts, force=force))
+    sweep()
     return redirect(request, "/runs")
