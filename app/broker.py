@@ -103,9 +103,14 @@ def celery_settings(url: str) -> dict[str, Any]:
     """A broker's URL as Celery wants it; `filesystem:///directory` carries its directory in the URL."""
     if not url.startswith("filesystem://"):
         return {"broker_url": url}
-    directory = unquote(url.removeprefix("filesystem://"))
+    directory = str(folder(url))
     folders = {"data_folder_in": directory, "data_folder_out": directory, "control_folder": f"{directory}/control"}
     return {"broker_url": "filesystem://", "broker_transport_options": folders}
+
+
+def folder(url: str) -> Path:
+    """Where a `filesystem://` broker has its files."""
+    return Path(unquote(url.removeprefix("filesystem://")))
 
 
 def is_redis(url: str) -> bool:

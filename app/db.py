@@ -16,6 +16,8 @@ import orjson
 import sqlalchemy.orm
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, func, insert, make_url, select, text
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import SessionTransaction, sessionmaker
 from sqlmodel import Session
 
@@ -23,6 +25,8 @@ import migrations
 from app.models import Event
 from panollava.events import jsonable
 
+AWAY = (OperationalError, InterfaceError, PoolTimeout)
+"""The database does not answer, is locked or has a full disk: worth another try."""
 LOCK_PATIENCE = 5000
 """Milliseconds that a writer waits for another writer of the same SQLite file."""
 CUT_OFF = {
@@ -30,6 +34,8 @@ CUT_OFF = {
 }  # fmt: skip
 """When both ends of a PostgreSQL connection give each other up: after 20 s without an answer (seconds, milliseconds), unless the URL says otherwise.
 On a network that was cut they would wait for minutes or hours: a worker until another host has its job, the server with rows of that job locked."""
+POOL_SECONDS = 10
+"""How long one waits for a connection to PostgreSQL when others have them all: longer than one of them takes to find out that nobody answers."""
 EVENT_LOCK = 0x9A11A
 """PostgreSQL advisory lock, held from the moment event ids are taken until the events can be seen."""
 
@@ -42,7 +48,7 @@ def engine(url: str) -> Engine:
     else:
         given = make_url(url).query
         ours = {name: value for name, value in CUT_OFF.items() if name not in given}
-        built = create_engine(url, json_serializer=_to_json, pool_pre_ping=True, connect_args=ours)
+        built = create_engine(url, json_serializer=_to_json, pool_pre_ping=True, pool_timeout=POOL_SECONDS, connect_args=ours)
         _prepare_postgresql(built, ours | given)
     return built
 

@@ -6,12 +6,12 @@ from typing import Annotated, Any, Generic, Self, TypeVar
 
 from fastapi import BackgroundTasks, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.orm import sessionmaker
 from sqlmodel import Session
 
 from app import discards, doorbell
 from app.datasets.checks import Checks
 from app.events.stream import Hub
+from app.outages import Guarded, Outages
 from app.settings import Settings
 from app.telemetry.requests import Figures
 
@@ -21,10 +21,11 @@ class State:
     """What one app process holds on to."""
 
     settings: Settings
-    reading: sessionmaker[Session]
-    writing: sessionmaker[Session]
+    reading: Guarded
+    writing: Guarded
     hub: Hub
     figures: Figures
+    outages: Outages
     checks: Checks = field(default_factory=Checks)
 
 
@@ -57,7 +58,7 @@ def bell(background: BackgroundTasks, state: StateDep) -> Callable[[int], None]:
 
 def sweep(background: BackgroundTasks, state: StateDep) -> Callable[[], None]:
     """Remove from the store what this request gives up; after the answer, so that the rows are committed and nobody waits for the store."""
-    return lambda: background.add_task(discards.sweep, state.reading, state.writing)
+    return lambda: background.add_task(discards.sweep, state.reading.sessions, state.writing.sessions)
 
 
 SessionDep = Annotated[Session, Depends(session, scope="function")]

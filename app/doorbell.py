@@ -6,6 +6,7 @@ has committed first.
 
 import logging
 from functools import lru_cache
+from tempfile import TemporaryFile
 
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -15,6 +16,8 @@ from redis.exceptions import RedisError
 from app import broker
 
 TASK = "panollava.ring"
+SWEEP_SECONDS = 10.0
+"""How often workers look for work without being rung for: how long a job waits at most when its bell was lost."""
 CHANNEL = "panollava:events"
 """Redis pub/sub channel; a message on it carries nothing but the fact that events were committed."""
 
@@ -36,6 +39,21 @@ def ring(devices: int, url: str | None) -> bool:
         log.warning("Nobody heard the doorbell of %s; a worker finds the job at its next sweep. %r", queue(devices), error)
         return False
     return True
+
+
+def trouble(url: str) -> str | None:
+    """What is wrong with the broker, in its own words; None while bells can be left there. It takes some seconds at most to say so."""
+    try:
+        if broker.is_redis(url):
+            _client(url).ping()
+        elif url.startswith("filesystem://"):
+            TemporaryFile(dir=broker.folder(url)).close()
+        else:
+            with celery(url).connection_for_write() as connection:
+                connection.ensure_connection(max_retries=1, timeout=5)
+    except (OperationalError, RedisError, OSError) as error:
+        return str(error)
+    return None
 
 
 def announce(url: str | None) -> bool:

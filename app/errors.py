@@ -1,5 +1,8 @@
 """What the manager refuses, said so that a person can act on it. Who raises knows no HTTP; `status` is what the edge answers with."""
 
+from datetime import datetime
+
+from app.i18n import _
 from panollava.errors import BadInput
 
 
@@ -35,6 +38,17 @@ class Invalid(AppError):
     """A value that cannot work; the message names its field."""
 
     status = 422
+
+
+class DatabaseAway(AppError):
+    """Nothing can be read or written. Said by who has seen that it does not answer, and since when."""
+
+    status = 503
+    code = "database_away"
+
+    def __init__(self, since: datetime) -> None:
+        super().__init__(_("The database does not answer. Trainings at work go on, and nothing of what they say is lost."))
+        self.since = since
 
 
 def status_of(error: AppError | BadInput) -> int:

@@ -7,12 +7,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
-from sqlmodel import select
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.staticfiles import StaticFiles
 
-from app import db
+from app import db, health
 from app.access import pages as access_pages
 from app.access import routes as access
 from app.access.permissions import READ
@@ -20,7 +19,7 @@ from app.checkpoints import pages as checkpoint_pages
 from app.checkpoints import routes as checkpoints
 from app.datasets import pages as dataset_pages
 from app.datasets import routes as datasets
-from app.deps import SessionDep, State
+from app.deps import State
 from app.evaluations import pages as evaluation_pages
 from app.evaluations import routes as evaluations
 from app.events import routes as events
@@ -28,6 +27,7 @@ from app.events.stream import Hub
 from app.jobs import pages as queue_pages
 from app.jobs import routes as jobs
 from app.launch import pages as launch_pages
+from app.outages import Guarded, Outages
 from app.overview import pages as overview_pages
 from app.pages import STATIC, SecurityHeaders, static_version
 from app.problems import RESPONSES, handle_problems
@@ -58,17 +58,23 @@ def create_app(settings: Settings) -> FastAPI:
     """An app on a database that is migrated already."""
     engine = db.engine(settings.database_url)
     reading, writing = db.session_factory(engine, read_only=True), db.session_factory(engine)
-    hub = Hub(reading, settings.broker_url)
-    figures = Figures(streams=lambda: hub.clients)
+    watched = db.engine(settings.database_url)
+    outages = Outages(db.session_factory(watched, read_only=True), settings.broker_url)
+    hub = Hub(reading, settings.broker_url, outages)
+    figures = Figures(streams=lambda: hub.clients, has_broker=lambda: "broker" not in outages.now())
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         running = asyncio.create_task(hub.run())
-        running.add_done_callback(_mourn)
+        watching = asyncio.create_task(outages.watch())
+        for task in (running, watching):
+            task.add_done_callback(_mourn)
         yield
         hub.close()
-        await asyncio.wait([running])
-        engine.dispose()
+        watching.cancel()
+        await asyncio.wait([running, watching])
+        for each in (engine, watched):
+            each.dispose()
 
     app = FastAPI(
         title="PanoLLaVA",
@@ -80,13 +86,13 @@ def create_app(settings: Settings) -> FastAPI:
         responses=RESPONSES,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.state.panollava = State(settings, reading, writing, hub, figures)
+    app.state.panollava = State(settings, Guarded(reading, outages), Guarded(writing, outages), hub, figures, outages)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=settings.allowed_hosts, www_redirect=False)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(GZipMiddleware, minimum_size=1000)  # event streams it leaves alone
     app.add_middleware(Watch, figures=figures, prefix=PREFIX)  # around all others
     handle_problems(app)
-    app.include_router(_health)
+    app.include_router(health.router)
     app.include_router(telemetry.router)
     app.include_router(_api(app))
     for domain in _PAGES:
@@ -95,10 +101,10 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def _mourn(hub: asyncio.Task[None]) -> None:
-    """Streams end with their hub. Their clients come back and learn nothing, so somebody has to say it."""
-    if not hub.cancelled() and (error := hub.exception()):
-        log.critical("The event hub has ended; pages are not live until this server is restarted.", exc_info=error)
+def _mourn(task: asyncio.Task[None]) -> None:
+    """Streams end with their hub, notices of outages with their watch. Clients come back and learn nothing, so somebody has to say it."""
+    if not task.cancelled() and (error := task.exception()):
+        log.critical("The event hub or the watch over outages has ended; pages are not live until this server is restarted.", exc_info=error)
 
 
 def _api(app: FastAPI) -> APIRouter:
@@ -111,19 +117,3 @@ def _api(app: FastAPI) -> APIRouter:
         return app.openapi()
 
     return api
-
-
-_health = APIRouter(tags=["health"])
-
-
-@_health.get("/healthz")
-def is_alive() -> dict[str, str]:
-    """The process answers."""
-    return {"status": "ok"}
-
-
-@_health.get("/readyz")
-def is_ready(session: SessionDep) -> dict[str, str]:
-    """The process answers and so does its database; 503 while that is away."""
-    session.exec(select(1)).one()
-    return {"status": "ok"}

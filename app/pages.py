@@ -19,7 +19,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import static
-from app import db, formats
+from app import db, doorbell, formats
 from app.access.permissions import Actor, identify
 from app.deps import SessionDep
 from app.events import service as events
@@ -61,7 +61,9 @@ def static_url(path: str) -> str:
 @cache
 def environment() -> Environment:
     built = Environment(loader=PackageLoader("templates", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    built.globals.update(_=_, ngettext=ngettext, static=static_url, navigation=NAVIGATION, stages=list(Stage))
+    built.globals.update(
+        _=_, ngettext=ngettext, static=static_url, navigation=NAVIGATION, stages=list(Stage), sweep_seconds=round(doorbell.SWEEP_SECONDS)
+    )
     built.filters["share"] = progress.share
     for filter_ in (formats.size, formats.number, formats.duration, formats.ago, formats.moment, formats.count):
         built.filters[filter_.__name__] = filter_
@@ -104,7 +106,8 @@ FrameDep = Annotated[Frame, Depends(frame)]
 
 def html(request: Request, template: str, status: int = 200, **context: Any) -> HTMLResponse:
     theme = request.cookies.get("theme")
-    text = environment().get_template(template).render(path=request.url.path, theme=theme if theme in THEMES else None, **context)
+    away = request.app.state.panollava.outages.now()
+    text = environment().get_template(template).render(path=request.url.path, theme=theme if theme in THEMES else None, away=away, **context)
     return HTMLResponse(text, status, {"Cache-Control": "no-store"})
 
 

@@ -43,6 +43,17 @@ def render(request: Request, status: int, detail: str) -> Response:
     )  # fmt: skip
 
 
+def wait_for_database(request: Request, since: datetime, headers: dict[str, str]) -> Response:
+    """A page that asks whether the database is back, and then reads anew what was asked for."""
+    answer = html(
+        request, "database_away.html", HTTPStatus.SERVICE_UNAVAILABLE,
+        since=since, now=datetime.now(UTC), is_signed_in=_is_signed_in(request, HTTPStatus.SERVICE_UNAVAILABLE),
+        can_be_tried_again=request.method == "GET", way_out=_way_out(request),
+    )  # fmt: skip
+    answer.headers.update(headers)
+    return answer
+
+
 def _is_signed_in(request: Request, status: int) -> bool:
     """As far as this browser knows. Whether its session still lives is in the database, and the frame shows nothing that is in there."""
     return cookies.session(request) in request.cookies and status != HTTPStatus.UNAUTHORIZED

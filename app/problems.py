@@ -3,6 +3,7 @@
 import logging
 import secrets
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -11,11 +12,11 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel
-from sqlalchemy.exc import DataError, OperationalError
+from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
 
-from app import problem_page
-from app.errors import AppError, Unauthorized, status_of
+from app import db, problem_page
+from app.errors import AppError, DatabaseAway, Unauthorized, status_of
 from app.i18n import _
 from app.pages import is_page
 from panollava.errors import BadInput
@@ -31,13 +32,16 @@ class FieldProblem(BaseModel):
 
 
 class Problem(BaseModel):
-    """RFC 9457. `detail` is a sentence for a person; `errors` is there when fields are at fault."""
+    """RFC 9457. `detail` is a sentence for a person; `errors` is there when fields are at fault, `code` where the status does not tell all."""
 
     type: str = "about:blank"
     title: str
     status: int
     detail: str
     instance: str
+    code: str | None = None
+    since: datetime | None = None
+    """Of `database_away`: since when, as far as this server knows."""
     errors: list[FieldProblem] = []
 
 
@@ -45,6 +49,7 @@ class ProblemResponse(JSONResponse):
     media_type = "application/problem+json"
 
 
+RETRY_SECONDS = "5"
 RESPONSES: dict[int | str, dict[str, Any]] = {
     "default": {
         "description": "A problem document.",
@@ -66,6 +71,17 @@ def problem(request: Request, status: int, detail: str, errors: Sequence[FieldPr
     return ProblemResponse(body.model_dump(), status, headers)
 
 
+def database_away(request: Request, error: DatabaseAway) -> Response:
+    """For whoever opens a page, one of its own, which waits for the database. A piece of a page gets the document."""
+    wait = {"Retry-After": RETRY_SECONDS}
+    if is_page(request) and "HX-Request" not in request.headers:
+        return problem_page.wait_for_database(request, error.since, wait)
+    body = Problem(
+        title=HTTPStatus(error.status).phrase, status=error.status, detail=str(error), instance=request.url.path, code=error.code, since=error.since
+    )  # fmt: skip
+    return ProblemResponse(body.model_dump(mode="json"), error.status, wait)
+
+
 def handle_problems(app: FastAPI) -> None:
     """Translate every exception that a route of this app lets out."""
 
@@ -73,6 +89,10 @@ def handle_problems(app: FastAPI) -> None:
     def refused(request: Request, error: AppError) -> Response:
         headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else None
         return problem(request, error.status, str(error), headers=headers)
+
+    @app.exception_handler(DatabaseAway)
+    def known_away(request: Request, error: DatabaseAway) -> Response:
+        return database_away(request, error)
 
     @app.exception_handler(BadInput)
     def bad_input(request: Request, error: BadInput) -> Response:
@@ -97,10 +117,14 @@ def handle_problems(app: FastAPI) -> None:
             return defect(request, error)
         return problem(request, HTTPStatus.UNPROCESSABLE_ENTITY, _("A number in the address or the request is too large."))
 
-    @app.exception_handler(OperationalError)
-    def database_away(request: Request, error: OperationalError) -> Response:
+    def found_away(request: Request, error: Exception) -> Response:
+        """By this request, perhaps before the watch has seen it."""
         log.error("%s %s: the database does not answer.", request.method, request.url.path, exc_info=error)
-        return problem(request, HTTPStatus.SERVICE_UNAVAILABLE, _("The database does not answer."), headers={"Retry-After": "5"})
+        since = request.app.state.panollava.outages.now().get("database")
+        return database_away(request, DatabaseAway(since or datetime.now(UTC)))
+
+    for kind in db.AWAY:
+        app.exception_handler(kind)(found_away)
 
     @app.exception_handler(Exception)
     def defect(request: Request, error: Exception) -> Response:

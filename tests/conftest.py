@@ -12,6 +12,7 @@ import pytest
 from xdist.scheduler import LoadFileScheduling
 
 from tests import postgres
+from tests.postgres import Postgres
 
 TOGETHER = ("tests/browser/", "tests/drills/", "tests/whole/")
 
@@ -107,3 +108,10 @@ def postgres_url() -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory(prefix="panollava-postgres-", ignore_cleanup_errors=True) as home, postgres.running(Path(home)) as server:
         yield server.url
+
+
+@pytest.fixture(scope="session")
+def mortal_postgres() -> Iterator[Postgres]:
+    """A server of the tests that stop one. Who stops it starts it again."""
+    with tempfile.TemporaryDirectory(prefix="panollava-postgres-", ignore_cleanup_errors=True) as home, postgres.running(Path(home)) as server:
+        yield server

@@ -12,16 +12,15 @@ from threading import Event, Thread
 from app import artifacts, broker, db, discards, doorbell
 from app.artifacts import Away
 from app.devices import all_devices
+from app.doorbell import SWEEP_SECONDS
 from app.events import service as events
 from app.settings import get_settings
 from app.telemetry import json_logs
 from worker import celery_app, roster, scratch, uploads
 from worker.follow import AWAY, HEARTBEAT_SECONDS, Sessions, patiently
-from worker.roster import NameTaken
+from worker.roster import Taken
 from worker.work import TRAINER, Work
 
-SWEEP_SECONDS = 10.0
-"""How long a job waits at most when its doorbell was lost."""
 GLANCE_SECONDS = 10.0
 """How old what pages show of a GPU is at most. In a thread of its own: a driver that hangs must not make the worker look dead."""
 PRUNE_SECONDS = 600.0
@@ -40,7 +39,7 @@ def main(trainer: Sequence[str] = TRAINER) -> None:
     sessions = Sessions(db.session_factory(engine, read_only=True), db.session_factory(engine))
     try:
         member = roster.join(sessions.writing, options.name, options.devices, scratch=settings.scratch)
-    except NameTaken as error:
+    except Taken as error:
         raise SystemExit(str(error)) from None
     # A trainer needs no database and no store, so it is not told the way, nor the passwords.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PANOLLAVA_", "AWS_"))}
@@ -84,7 +83,7 @@ def _prune(work: Work) -> None:
 def _beat(work: Work) -> None:
     try:
         roster.beat(work.sessions.writing, work.member)
-    except NameTaken:
+    except Taken:
         log.exception("Leaving.")
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -13,12 +13,11 @@ from pathlib import Path
 from threading import Event
 from typing import TypeVar
 
-from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import InternalError
 from sqlalchemy.orm import sessionmaker
 from sqlmodel import Session, select
 
-from app import artifacts, doorbell, ingest
+from app import artifacts, db, doorbell, ingest
 from app.jobs import service as jobs
 from app.models import Attempt, Job, JobStatus
 from app.telemetry.json_logs import about
@@ -31,8 +30,8 @@ BATCH_BYTES = 1 << 20
 """About the most bytes of one file in one transaction, so that catching up never holds the database for long."""
 LONGEST_WAIT = 5.0
 """Seconds between two tries of a database that is away."""
-AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeout)
-"""The database does not answer, is locked, has a full disk or, as one that is failed over, may only be read: worth another try."""
+AWAY = (*db.AWAY, InternalError)
+"""The database is away or, as one that is failed over, may only be read: worth another try."""
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

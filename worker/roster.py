@@ -24,8 +24,8 @@ from worker.process import OUTPUT_FILE, Identity
 log = logging.getLogger(__name__)
 
 
-class NameTaken(Exception):
-    """Another living worker has the name."""
+class Taken(Exception):
+    """Another living worker has the name, or one of the devices."""
 
 
 @dataclass(frozen=True)
@@ -43,25 +43,30 @@ class Member:
 def join(
     writing: sessionmaker[Session], name: str, devices: Sequence[str], patience: timedelta = PATIENCE, scratch: Path | None = None
 ) -> Member:  # fmt: skip
-    """Take the row of this name, or make it. Waits for a worker elsewhere that had it to fall silent; raises NameTaken if it does not."""
+    """Take the row of this name, or make it. Waits for a worker elsewhere that had it to fall silent; raises Taken if it does not.
+
+    So it does where a living worker of this machine has one of the devices: two trainings on one GPU would fail each other for want of memory.
+    """
     identity = Identity.of(os.getpid())
     deadline = time.monotonic() + 1.5 * patience.total_seconds()
     while True:
         with writing.begin() as session:
+            db.lock(session, "roster")
+            _check_devices(session, name, devices, identity)
             holder = session.exec(select(Worker).where(Worker.name == name)).first()
             if holder is None or identity_of(holder) == identity or not _lives(session, holder, patience):
                 return Member(_take(session, holder, name, devices, identity), name, tuple(devices), identity, scratch)
         if identity_of(holder).here or time.monotonic() > deadline:
-            raise NameTaken(f"A worker named {name} runs on {holder.host} (pid {holder.pid}); give this one another --name.")
+            raise Taken(f"A worker named {name} runs on {holder.host} (pid {holder.pid}); give this one another --name.")
         log.warning("A worker named %s was heard of on %s a moment ago; waiting until it is silent.", name, holder.host)
         time.sleep(1)
 
 
 def beat(writing: sessionmaker[Session], member: Member) -> None:
-    """Say that this worker lives, and how far it is behind. Raises NameTaken when its row speaks of another process by now."""
+    """Say that this worker lives, and how far it is behind. Raises Taken when its row speaks of another process by now."""
     with writing.begin() as session:
         if not _write(session, member, heartbeat_at=db.now(session), unread=unread(session, member.id, member.scratch)):
-            raise NameTaken(f"Another process has taken the name {member.name}.")
+            raise Taken(f"Another process has taken the name {member.name}.")
 
 
 def reach(writing: sessionmaker[Session], member: Member) -> datetime:
@@ -98,6 +103,16 @@ def leave(writing: sessionmaker[Session], member: Member) -> None:
 
 def identity_of(row: Worker) -> Identity:
     return Identity(row.pid, row.pid_started, row.boot_id)
+
+
+def _check_devices(session: Session, name: str, devices: Sequence[str], identity: Identity) -> None:
+    """The CPU is anybody's."""
+    wanted = {device for device in devices if device != "cpu"}
+    here = select(Worker).where(Worker.name != name, col(Worker.stopped_at).is_(None), Worker.boot_id == identity.boot_id)
+    for other in session.exec(here):
+        if (both := sorted(wanted & set(other.devices))) and identity_of(other).alive:
+            text = "GPU {devices} of this machine belongs to worker {name} (pid {pid}); give this one other --devices, or end that one first."
+            raise Taken(text.format(devices=", ".join(both), name=other.name, pid=other.pid))
 
 
 def _lives(session: Session, holder: Worker, patience: timedelta) -> bool:

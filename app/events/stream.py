@@ -9,8 +9,9 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import count, takewhile
 from typing import Any, TypeVar
 
@@ -18,11 +19,14 @@ import orjson
 from fastapi.sse import ServerSentEvent
 from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlmodel import Session
 
-from app import broker, doorbell
+from app import broker, db, doorbell
+from app.errors import DatabaseAway
 from app.events import service as events
 from app.models import Event
+from app.outages import Outages, PartName
 
 RING = 4096
 BATCH = 500
@@ -61,8 +65,10 @@ def frame(event: Event) -> Frame:
 class Hub:
     """Reads new events once and wakes the streams. `run` it in the loop that serves them, and `close` it before that loop is to end."""
 
-    def __init__(self, sessions: Callable[[], Session], broker_url: str | None) -> None:
+    def __init__(self, sessions: Callable[[], Session], broker_url: str | None, outages: Outages) -> None:
         self._sessions = sessions
+        self._outages = outages
+        outages.when_changed = self._wake
         self._redis_url = broker_url if broker_url and broker.is_redis(broker_url) else None
         self._ring: deque[Frame] = deque(maxlen=RING)
         self._floor = self._head = 0  # the ring holds every event above floor, up to head
@@ -101,13 +107,18 @@ class Hub:
     async def stream(self, last_id: int | None = None, run_id: int | None = None) -> AsyncIterator[ServerSentEvent]:
         """Every event after `last_id`, or from now on without one. The first is a `hello` with the id that the stream starts after.
 
-        It says whether that is `complete`: events are kept for some hours, so who was away for longer reads its pages anew.
+        It says whether that is `complete`: events are kept for some hours, so who was away for longer reads its pages anew. Whenever
+        that changes come the `outages`: which parts of the house do not answer, since when. Those and pings have no id.
         """
+        told: Mapping[PartName, datetime] = {}
         with contextlib.suppress(Closed), self._counted():
             last, complete = await self._start(last_id)
             yield ServerSentEvent(data={"complete": complete}, event="hello", id=str(last))
             while not self._closed:
                 news = self._news
+                if told != (outages := self._outages.now()):
+                    told = outages
+                    yield ServerSentEvent(data=outages, event="outages")
                 frames, last = await self._newer(last, run_id)
                 for each in frames:
                     yield each.sse
@@ -165,7 +176,7 @@ class Hub:
         for tries in count():
             try:
                 return await asyncio.to_thread(self._query, query, *arguments)
-            except DBAPIError as error:
+            except (DBAPIError, PoolTimeout) as error:
                 if self._closed:
                     raise Closed from error
                 if not tries:
@@ -189,13 +200,21 @@ class Hub:
 
 
 async def while_allowed(events: AsyncIterator[ServerSentEvent], ask: Callable[[], Awaitable[bool]]) -> AsyncIterator[ServerSentEvent]:
-    """The events, until whoever listens is signed out or their token is revoked; that is noticed within two pings."""
+    """The events, until whoever listens is signed out or their token is revoked; that is noticed within two pings.
+
+    While the database is away nobody can tell. What comes of the house waits for it; what has no id tells nothing of the house, and goes on.
+    """
     asked = time.monotonic()
     async for event in events:
-        if time.monotonic() - asked >= PING_SECONDS:
-            if not await ask():
-                return
-            asked = time.monotonic()
+        while time.monotonic() - asked >= PING_SECONDS:
+            try:
+                if not await ask():
+                    return
+                asked = time.monotonic()
+            except (DatabaseAway, *db.AWAY):
+                if event.id is None:
+                    break
+                await asyncio.sleep(AWAY_SECONDS)
         yield event
 
 

@@ -17,7 +17,9 @@ Part = Literal["workers", "queue", "running", "recent", "attention"]
 
 def _attention(session: Session) -> dict[str, Any]:
     troubles, count = overview.attention(session)
-    return {"troubles": troubles, "count": count, "days": overview.ATTENTION_LASTS.days}
+    gates = overview.gates(session)
+    shown = {"gates": gates[: overview.ATTENTION_ROWS], "gate_count": len(gates)}
+    return shown | {"troubles": troubles, "count": count, "days": overview.ATTENTION_LASTS.days}
 
 
 def _workers(session: Session) -> dict[str, Any]:

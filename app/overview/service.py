@@ -2,18 +2,18 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import and_, or_, tuple_
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, func, select
 
 from app import db
 from app.gpus import Gpu
 from app.i18n import _
 from app.jobs import causes, pauses, progress, queue
 from app.jobs.pauses import Pause
-from app.models import ACTIVE, Evaluation, Export, Job, JobKind, JobStatus, MetricSeries, Run
+from app.models import ACTIVE, Evaluation, Export, Job, JobKind, JobStatus, MetricSeries, Run, StageChange, StageMark, StageRun
 from app.runs.table import lists, rows
 from app.runs.table.lists import Shown
 from app.runs.table.rows import RunRow
@@ -71,6 +71,15 @@ class Trouble:
     can_resume: bool
 
 
+@dataclass(frozen=True)
+class Gate:
+    """A stage that a person can start."""
+
+    run: Run
+    stage: StageRun
+    since: datetime
+
+
 def workers(session: Session) -> list[dict[str, Any]]:
     """Those that have not said goodbye, each with what it is `at`."""
     living = [worker for worker in queue.workers(session) if worker["stopped_at"] is None]
@@ -115,6 +124,16 @@ def attention(session: Session) -> tuple[list[Trouble], int]:
     jobs.sort(key=lambda job: job.finished_at or job.heartbeat_at or now, reverse=True)
     titles = _titles(session, [job.model_dump() for job in jobs[:ATTENTION_ROWS]])
     return [_trouble(job, *titles[job.id]) for job in jobs[:ATTENTION_ROWS]], len(jobs)
+
+
+def gates(session: Session) -> list[Gate]:
+    """Closed gates at which runs stand, the newest run first."""
+    found = lists.gated(session)
+    closed = select(StageChange.stage_id, func.max(StageChange.at)).where(StageChange.new == StageMark.gated)
+    since = dict(
+        session.exec(closed.where(col(StageChange.stage_id).in_([stage.id for stage, _run in found])).group_by(col(StageChange.stage_id))).all()
+    )
+    return [Gate(run, stage, since[stage.id]) for stage, run in found]
 
 
 def _trouble(job: Job, title: str, url: str) -> Trouble:

@@ -1,4 +1,4 @@
-"""What this server process sees of its requests: how long each takes until its answer begins, and how many streams are open."""
+"""What this server process sees: how long each request takes until its answer begins, how many streams are open, whether its broker answers."""
 
 import re
 import time
@@ -17,12 +17,14 @@ _OF_RUN = re.compile(r"(?:/api/v1)?/runs/(\d{1,18})(?:/|$)")
 class Figures:
     """One app's own figures."""
 
-    def __init__(self, streams: Callable[[], int]) -> None:
+    def __init__(self, streams: Callable[[], int], has_broker: Callable[[], bool]) -> None:
         self.registry = CollectorRegistry()
         text = "Seconds until an answer begins; a stream's goes on after that."
         self.latency = Histogram("panollava_request_seconds", text, ["method", "route", "status"], buckets=SECONDS, registry=self.registry)
         clients = Gauge("panollava_sse_clients", "Open event streams.", registry=self.registry)
         clients.set_function(lambda: float(streams()))
+        bell = Gauge("panollava_broker_up", "0 while the broker does not answer, and jobs are found by sweeps.", registry=self.registry)
+        bell.set_function(lambda: float(has_broker()))
 
 
 class Watch:

@@ -30,8 +30,8 @@ function tick() {
   }
 }
 
-function localise() {
-  for (const element of document.querySelectorAll("time[data-clock]")) {
+export function localise() {
+  for (const element of document.querySelectorAll("time[data-clock][datetime]")) {
     const at = new Date(element.dateTime);
     const today = at.toDateString() === new Date().toDateString();
     element.textContent = today

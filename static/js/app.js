@@ -28,12 +28,14 @@ export function reason(text, status) {
 }
 
 // Forms that act are sent by htmx and change nothing by themselves: what they led to comes live.
-document.body.addEventListener("htmx:response:error", ({ detail: { ctx } }) => toast(reason(ctx.text, ctx.response.status), "bad"));
+// A piece that is asked for again and again has the notices above the page for a server or a database that is away.
+const isAct = (ctx) => ctx?.request?.method !== "GET";
 
-document.body.addEventListener("htmx:error", ({ detail: { ctx } }) => {
-  const isAct = ctx?.request?.method !== "GET"; // a piece that is asked for again and again has the bar above the page
-  if (isAct) toast("The server does not answer.", "bad");
+document.body.addEventListener("htmx:response:error", ({ detail: { ctx } }) => {
+  if (isAct(ctx) || ctx.response.status !== 503) toast(reason(ctx.text, ctx.response.status), "bad");
 });
+
+document.body.addEventListener("htmx:error", ({ detail: { ctx } }) => isAct(ctx) && toast("The server does not answer.", "bad"));
 
 document.addEventListener(
   "submit",
@@ -70,6 +72,7 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => disp
 const badge = document.getElementById("live");
 const bar = document.getElementById("lost-stream");
 let status = { state: "connecting", heard: null };
+let outages = {};
 
 const SAYS = {
   reconnecting: "Reconnecting: the server does not answer. Pages go on by themselves when `panollava up` runs again",
@@ -78,15 +81,21 @@ const SAYS = {
 
 function showStatus() {
   const { state, heard } = status;
-  badge.dataset.state = document.body.dataset.live = state;
-  put(badge, state === "live" ? "Live" : "Not live");
-  bar.hidden = state !== "reconnecting" && state !== "signed-out";
+  const isLive = state === "live" && !outages.database; // an open stream of a database that is away tells nothing
+  document.body.dataset.live = state;
+  badge.dataset.state = isLive ? "live" : "waiting";
+  put(badge, isLive ? "Live" : "Not live");
+  bar.hidden = state !== "signed-out" && (state !== "reconnecting" || Boolean(outages.database)); // a server that says what is away does answer
   put(bar.firstElementChild, SAYS[state] ?? "");
   put(bar.lastElementChild, state === "reconnecting" && heard ? `, last update ${duration((Date.now() - heard) / 1000)} ago` : "");
 }
 
 live.on("status", (message) => {
   status = message;
+  showStatus();
+});
+live.on("outages", (told) => {
+  outages = told;
   showStatus();
 });
 setInterval(showStatus, 1000);

@@ -56,6 +56,7 @@ class Charts {
     live.on("checkpoint", mine(this.mark));
     live.on("reset", () => this.refreshSoon());
     live.on("status", ({ state }) => state === "live" && this.retry());
+    live.on("back", () => this.retry());
     addEventListener("themechange", () => this.repaint());
     document.fonts.ready.then(() => this.repaint());
     document.addEventListener("keydown", (event) => {

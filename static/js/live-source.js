@@ -1,7 +1,7 @@
 // The one event stream of a browser, shared by its tabs: opened once, resumed where it broke, told to every listener in order.
 //
 // A listener says up to which event it knows everything. It is told what is newer, each event once. When events are missing,
-// because the server has forgotten them, it is told "reset" and reads anew. Runs in the shared worker, or in the page where there is none.
+// because the server has forgotten them, it is told "reset" and reads anew. It is told of "outages", parts of the house that do not answer. Runs in the shared worker, or in the page where there is none.
 
 const KINDS = ["job", "metric", "progress", "checkpoint", "log", "note", "sample", "evaluation", "queue"];
 const KEPT = 2000; // events for tabs that open later
@@ -16,6 +16,7 @@ export class LiveSource {
     this.last = null;
     this.heard = null; // when the server was last heard
     this.state = "connecting";
+    this.outages = {}; // since when which part does not answer
     this.stream = null;
     setInterval(() => this.watch(), SILENT_MS / 8);
   }
@@ -28,6 +29,7 @@ export class LiveSource {
     else if (after < this.floor) send({ type: "reset", last: this.last });
     else this.recent.forEach((event) => this.tell(listener, event));
     send({ type: "status", state: this.state, heard: this.heard });
+    if (this.stream.readyState === EventSource.OPEN) send({ type: "outages", outages: this.outages });
     return () => {
       this.listeners.delete(listener);
       if (!this.listeners.size) this.close();
@@ -41,6 +43,7 @@ export class LiveSource {
     this.stream = new EventSource(`/api/v1/events?last_event_id=${this.last}`);
     this.stream.addEventListener("hello", (event) => this.greet(event));
     this.stream.addEventListener("ping", () => this.change("live"));
+    this.stream.addEventListener("outages", (event) => this.know(JSON.parse(event.data)));
     for (const kind of KINDS) this.stream.addEventListener(kind, (event) => this.take(event));
     this.stream.onerror = () => this.fail();
   }
@@ -50,11 +53,13 @@ export class LiveSource {
     this.stream = null;
     this.recent = [];
     this.floor = this.last = this.heard = null;
+    this.outages = {};
     this.state = "connecting";
   }
 
   greet(event) {
     this.change("live");
+    this.know({}); // what is away follows
     if (JSON.parse(event.data).complete) return;
     this.recent = [];
     this.floor = this.last = Number(event.lastEventId);
@@ -87,8 +92,10 @@ export class LiveSource {
       if (this.stream !== broken) return;
       const answer = await fetch("/api/v1/queue").catch(() => null);
       if (this.stream !== broken) return;
-      if (answer?.status === 401) this.change("signed-out");
-      else this.open(this.last);
+      if (answer?.status === 401) return this.change("signed-out");
+      const problem = answer?.status === 503 ? await answer.json().catch(() => ({})) : {};
+      if (problem.code === "database_away") this.know({ ...this.outages, database: problem.since });
+      if (this.stream === broken) this.open(this.last);
     }, RETRY_MS);
   }
 
@@ -104,6 +111,11 @@ export class LiveSource {
     if (state === "live") this.heard = Date.now();
     this.state = state;
     this.send({ type: "status", state, heard: this.heard });
+  }
+
+  know(outages) {
+    this.outages = outages;
+    this.send({ type: "outages", outages });
   }
 
   send(message) {

@@ -3,6 +3,8 @@
 //   live.on("metric", ({ id, run_id, kind, payload, at }) => ...)
 //   live.on("reset", () => ...)        events are missing: read anew
 //   live.on("status", ({ state, heard }) => ...)
+//   live.on("outages", ({ database, broker }) => ...)   since when a part does not answer
+//   live.on("back", () => ...)         the database answers again: try again what has failed
 //   hx-trigger="live-job from:body"    any job; "live-job-7 from:body" only those of run 7
 //
 // A burst of events rings a fragment once at its start and once at its end.
@@ -40,8 +42,19 @@ function fragmentsListenTo() {
   return [...new Set(triggers)];
 }
 
+/** Pieces were not to be had while the database was away, and what they show may have changed without an event: they are all asked for again. */
+function learn(outages) {
+  const isBack = isDatabaseAway && !outages.database;
+  isDatabaseAway = Boolean(outages.database);
+  tell("outages", outages);
+  if (!isBack) return;
+  tell("back");
+  fragmentsListenTo().forEach(ring);
+}
+
 function hear(message) {
   if (message.type === "status") return tell("status", message);
+  if (message.type === "outages") return learn(message.outages);
   if (message.type === "reset") {
     known = message.last;
     tell("reset");
@@ -55,6 +68,7 @@ function hear(message) {
 }
 
 const { lastEvent } = document.body.dataset; // the page of a problem has none, and nothing in it that could change
+let isDatabaseAway = false;
 let known = Number(lastEvent); // everything up to this event is in the page
 
 function connect() {

@@ -86,7 +86,7 @@ class House:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.app = create_app(settings)
-        self.reading, self.writing = (getattr(self.app.state.panollava, name) for name in ("reading", "writing"))
+        self.reading, self.writing = (getattr(self.app.state.panollava, name).sessions for name in ("reading", "writing"))
         self.client = TestClient(self.app, raise_server_exceptions=False)
         self.read, self.launch, self.admin = (Api(self.client, self.token(scope)) for scope in Scope)
         self.table = str(settings.home / "train.csv")

@@ -10,6 +10,7 @@ from app import db
 from app.models import Job, JobStatus, Worker
 from app.overview import service as overview
 from panollava.events import Metric, Progress, StageEvent
+from tests.web.test_manage_run import GATED, train
 
 
 def piece(house, name):
@@ -159,3 +160,15 @@ def test_a_run_that_reads_its_images_has_done_nothing_of_its_steps_yet(house):
     work.say(StageEvent(name="resampler", status="started"), Progress(done=6, total=8, unit="images"))
     page = house.browser.get("/").text
     assert "6 of 8 images read" in page and "75 %" not in page
+
+
+def test_a_run_at_a_closed_gate_waits_for_a_person_and_the_overview_says_so_with_the_button_that_opens_it(house):
+    run = house.submit(name="mine", stage="resampler,finetune", stages={"finetune": {"gate_below": 2.1}})
+    assert "mine" not in piece(house, "attention")
+    train(house, 2.34)
+    html = piece(house, "attention")
+    assert "Gated" in html and f"waits for a person: {GATED}" in html
+    url = f"/runs/{run['id']}/stages/finetune/open-gate"
+    assert f'action="{url}"' in html and "the last" not in html, "a gate does not grow old"
+    assert house.browser.post(url, follow_redirects=False).status_code == 303
+    assert "mine" not in piece(house, "attention")

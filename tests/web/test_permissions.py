@@ -76,7 +76,7 @@ def test_a_host_that_is_not_allowed_is_refused(quiet_house):
 
 def test_the_health_checks_tell_whether_the_database_answers(quiet_house):
     assert quiet_house.client.get("/healthz").json() == {"status": "ok"}
-    assert quiet_house.client.get("/readyz").json() == {"status": "ok"}
+    assert quiet_house.client.get("/readyz").json() == {"status": "ok", "parts": {"database": {"status": "ok", "since": None}}}
 
 
 def filled(path: str) -> str:

@@ -117,7 +117,7 @@ def test_a_database_without_its_tables_is_a_503(house):
     with house.writing.begin() as session:
         session.execute(text("ALTER TABLE run RENAME TO gone"))
     answer = house.read.get("/runs")
-    assert (answer.status_code, answer.json()["detail"]) == (503, "The database does not answer.")
+    assert (answer.status_code, answer.json()["code"]) == (503, "database_away")
 
 
 @pytest.mark.parametrize("path", ["/api/v1/runs/{n}", "/api/v1/runs?cursor={n}", "/runs/{n}", "/evals/new?checkpoint={n}", "/checkpoints?run={n}"])

@@ -74,8 +74,6 @@ def test_open_streams_are_counted_until_they_are_closed(house, served):
 
 def test_a_scrape_says_503_while_the_database_is_away(house):
     token = house.read.token
-    house.app.state.panollava.reading.configure(
-        bind=house.app.state.panollava.reading.kw["bind"].execution_options(schema_translate_map={None: "gone"})
-    )
+    house.reading.configure(bind=house.reading.kw["bind"].execution_options(schema_translate_map={None: "gone"}))
     client = TestClient(house.app, raise_server_exceptions=False)
     assert client.get("/metrics", headers={"Authorization": f"Bearer {token}"}).status_code == 503

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -256,5 +257,40 @@ def test_a_name_is_not_shared_by_two_living_workers(house):
     other = Identity.of(os.getppid())
     with house.sessions.writing.begin() as session:
         session.exec(select(Worker)).one().sqlmodel_update({"pid": other.pid, "pid_started": other.started})
-    with pytest.raises(roster.NameTaken, match=f"pid {other.pid}"):
+    with pytest.raises(roster.Taken, match=f"pid {other.pid}"):
         house.work("one")
+
+
+def test_a_gpu_is_not_shared_by_two_living_workers_and_the_second_says_whose_it_is(house):
+    house.work("one", devices=["0", "1"])
+    other = Identity.of(os.getppid())
+    with house.sessions.writing.begin() as session:
+        session.exec(select(Worker)).one().sqlmodel_update({"pid": other.pid, "pid_started": other.started})
+    with pytest.raises(roster.Taken, match=rf"GPU 1 of this machine belongs to worker one \(pid {other.pid}\)"):
+        house.work("two", devices=["1", "2"])
+    house.work("three", devices=["2"])
+
+
+def test_of_workers_that_start_on_one_gpu_at_once_all_but_one_are_refused(house):
+    def join(number):
+        try:
+            return house.work(f"worker-{number}", devices=["0"]).member.name
+        except roster.Taken:
+            return None
+
+    with ThreadPoolExecutor(4) as threads:
+        assert len([name for name in threads.map(join, range(4)) if name]) == 1
+
+
+def test_the_gpu_of_a_worker_that_died_is_free_and_the_cpu_is_anybodys(house):
+    house.work("one", devices=["0"])
+    house.bury("one")
+    house.work("two", devices=["0"])
+    house.work("three")
+    house.work("four")
+
+
+def test_a_gpu_of_another_machine_is_another_gpu(house):
+    house.work("one", devices=["0"])
+    house.bury("one", **ELSEWHERE)
+    house.work("two", devices=["0"])

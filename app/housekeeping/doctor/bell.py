@@ -1,14 +1,10 @@
 """The broker: which kind it is, whether it answers, whether a lock was left behind."""
 
 import fcntl
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
-from urllib.parse import unquote
 
-from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
 from sqlalchemy import make_url
 
 from app import broker, doorbell
@@ -16,18 +12,17 @@ from app.housekeeping.doctor.finding import Finding
 from app.i18n import _
 from app.settings import Settings
 
-HARMLESS = _("Jobs are found all the same, at sweeps every ten seconds.")
+HARMLESS = _("Jobs are found all the same, at sweeps every {n:.0f} seconds.").format(n=doorbell.SWEEP_SECONDS)
 
 
 def check(settings: Settings) -> Iterator[Finding]:
     if settings.broker_url is None:
         yield from _embedded(settings.home)
-    elif broker.is_redis(settings.broker_url):
-        yield _redis(settings.broker_url, _("Redis at {url}").format(url=_shown(settings.broker_url)), _("start it, or mend PANOLLAVA_BROKER_URL"))
     elif settings.broker_url.startswith("filesystem://"):
-        yield _folder(Path(unquote(settings.broker_url.removeprefix("filesystem://"))))
+        yield _folder(settings.broker_url)
     else:
-        yield _other(settings.broker_url)
+        name = _("Redis at {url}") if broker.is_redis(settings.broker_url) else "{url}"
+        yield _asked(settings.broker_url, name.format(url=_shown(settings.broker_url)), _("start it, or mend PANOLLAVA_BROKER_URL"))
 
 
 def _embedded(home: Path) -> Iterator[Finding]:
@@ -39,7 +34,7 @@ def _embedded(home: Path) -> Iterator[Finding]:
     url = broker.embedded_url(directory) if directory.is_dir() else None
     is_owned = url is not None and _is_locked(directory / "owner.lock")
     if url and is_owned:
-        yield _redis(url, _("the house's own Redis"), _("end the house and start it again; its log is {log}").format(log=directory / "redis.log"))
+        yield _asked(url, _("the house's own Redis"), _("end the house and start it again; its log is {log}").format(log=directory / "redis.log"))
     elif url and broker.answers(url):
         text = _("the house's own Redis, left behind by an owner that was killed")
         yield Finding("broker", "warn", text, _("nothing: whoever starts next takes it over and ends it"))
@@ -58,30 +53,19 @@ def _is_locked(path: Path) -> bool:
         return False
 
 
-def _redis(url: str, name: str, do: str) -> Finding:
+def _asked(url: str, name: str, do: str) -> Finding:
     started = perf_counter()
-    try:
-        broker.client(url).ping()
-    except (RedisError, OSError) as error:
-        return Finding("broker", "fail", _("{name} does not answer: {error}. {harmless}").format(name=name, error=error, harmless=HARMLESS), do)
+    if trouble := doorbell.trouble(url):
+        return Finding("broker", "fail", _("{name} does not answer: {error}. {harmless}").format(name=name, error=trouble, harmless=HARMLESS), do)
     return Finding("broker", "ok", _("{name} answers in {ms:.0f} ms").format(name=name, ms=1000 * (perf_counter() - started)))
 
 
-def _folder(path: Path) -> Finding:
-    if path.is_dir() and os.access(path, os.W_OK):
-        return Finding("broker", "ok", _("plain files in {path}").format(path=path))
-    text = _("plain files, and {path} cannot be written. {harmless}").format(path=path, harmless=HARMLESS)
-    return Finding("broker", "fail", text, _("make the directory, or mend PANOLLAVA_BROKER_URL"))
-
-
-def _other(url: str) -> Finding:
-    try:
-        with doorbell.celery(url).connection_for_write() as connection:
-            connection.ensure_connection(max_retries=1, timeout=5)
-    except (OperationalError, OSError) as error:
-        text = _("{url} does not answer: {error}. {harmless}").format(url=_shown(url), error=error, harmless=HARMLESS)
-        return Finding("broker", "fail", text, _("start it, or mend PANOLLAVA_BROKER_URL"))
-    return Finding("broker", "ok", _("{url} answers").format(url=_shown(url)))
+def _folder(url: str) -> Finding:
+    path = broker.folder(url)
+    if trouble := doorbell.trouble(url):
+        text = _("plain files, and {path} cannot be written: {error}. {harmless}").format(path=path, error=trouble, harmless=HARMLESS)
+        return Finding("broker", "fail", text, _("make the directory, or mend PANOLLAVA_BROKER_URL"))
+    return Finding("broker", "ok", _("plain files in {path}").format(path=path))
 
 
 def _shown(url: str) -> str:

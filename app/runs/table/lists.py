@@ -91,6 +91,14 @@ def standing(condition: ColumnElement[bool]) -> SelectOfScalar[Job]:
     return select(Job).join(stood, stood.c.job_id == col(Job.id)).where(stood.c.meets, stood.c.gated_because.is_(None))
 
 
+def gated(session: Session) -> Sequence[tuple[StageRun, Run]]:
+    """The stages at whose closed gates runs stand, the newest run first; archived runs are left out."""
+    kept_back = col(Run.id).in_(select(StageRun.run_id).where(col(StageRun.gated_because).is_not(None)))
+    stood = _standings(kept_back, _is_archived(False), more=[col(StageRun.id).label("stage_id")])
+    query = select(StageRun, Run).join(stood, stood.c.stage_id == col(StageRun.id)).join(Run, col(Run.id) == StageRun.run_id)
+    return session.exec(query.where(stood.c.gated_because.is_not(None)).order_by(col(Run.id).desc())).all()
+
+
 def ended(session: Session, limit: int) -> list[int]:
     """Ids of the runs that have ended, the latest first."""
     stood = _standings(_is_archived(False))
