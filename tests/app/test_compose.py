@@ -88,6 +88,14 @@ def test_every_volume_and_build_target_is_there_and_no_image_runs_as_root(servic
         assert re.findall(r"^USER (\w+)$", by_name[target], re.MULTILINE) == ["panollava"]
 
 
+def test_app_and_workers_are_handed_the_way_to_an_object_store_and_the_images_can_go_it(services):
+    store = {"PANOLLAVA_ARTIFACTS", *(f"AWS_{name}" for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "DEFAULT_REGION", "ENDPOINT_URL"))}
+    for name in ("app", "worker-cpu", "worker-gpu"):  # named without a value: from the environment or .env, else not set at all
+        assert store <= {key for key, value in services[name]["environment"].items() if value is None}
+    installed = re.findall(r"pip install --constraint constraints.txt ('?\.\S*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert installed == ["'.[s3]'"] * 2
+
+
 def test_what_the_image_copies_is_what_the_package_needs():
     copied = set(re.findall(r"^COPY (\w+) \w+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
     packages = set(re.search(r"include = \[(.*)\]", (ROOT / "pyproject.toml").read_text())[1].replace('"', "").replace("*", "").split(", "))
@@ -104,7 +112,7 @@ class Stack:
 
     def environment(self, name: str) -> dict[str, str]:
         """A container has nothing of ours but its own variables."""
-        given = {key: self.here(str(value)) for key, value in self.services[name]["environment"].items()}
+        given = {key: self.here(str(value)) for key, value in self.services[name]["environment"].items() if value is not None}
         places = {"PANOLLAVA_DATABASE_URL": self.database_url, "PANOLLAVA_HOME": str(self.home), "PANOLLAVA_ROOTS": str(self.home)}
         programs = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
         return programs | given | {key: value for key, value in places.items() if key in given}
