@@ -24,6 +24,7 @@ from sqlmodel import select
 
 from app import broker, db
 from app.models import Worker
+from tests.deploy import page
 from tests.postgres import database
 
 ROOT = Path(__file__).parents[2]
@@ -86,6 +87,11 @@ def test_every_volume_and_build_target_is_there_and_no_image_runs_as_root(servic
     by_name = dict(zip(stages[1::2], stages[2::2], strict=True))
     for target in {services[name]["build"]["target"] for name in OURS}:
         assert re.findall(r"^USER (\w+)$", by_name[target], re.MULTILINE) == ["panollava"]
+
+
+def test_every_worker_has_time_to_save_its_run_before_it_is_killed(services):
+    for name in ("worker-cpu", "worker-gpu"):
+        assert int(services[name]["stop_grace_period"].removesuffix("s")) >= 2 * page.DRAIN_SECONDS
 
 
 def test_app_and_workers_are_handed_the_way_to_an_object_store_and_the_images_can_go_it(services):

@@ -4,6 +4,11 @@ import re
 from configparser import ConfigParser
 from pathlib import Path
 
+from app.jobs.stopping import KILL_AFTER, TERM_AFTER
+from worker.exchange import LAST_SECONDS
+
+DRAIN_SECONDS = TERM_AFTER + KILL_AFTER + LAST_SECONDS
+"""Most that a worker needs to leave, the upload of its last checkpoint left out."""
 PAGE = Path(__file__).parents[2] / "docs" / "deploy.md"
 _BLOCK = re.compile(r"^    # (?P<title>.+)\n(?P<lines>(?:(?:    .*)?\n)+)", re.MULTILINE)
 _UNITS = "/etc/systemd/system/"
