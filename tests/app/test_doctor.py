@@ -1,5 +1,6 @@
 """The doctor sees what is wrong with each part and says what to do, also when the database or the broker is down."""
 
+import ast
 import json
 import os
 import sqlite3
@@ -16,7 +17,7 @@ from sqlalchemy import text
 
 from app import broker, db
 from app.housekeeping import doctor
-from app.housekeeping.doctor import database, machine, versions, workers
+from app.housekeeping.doctor import Finding, database, machine, versions, workers
 from app.models import Worker
 from app.settings import Settings
 from panollava import __version__
@@ -39,6 +40,27 @@ def join(session, name="one", devices=("cpu",), silent_for=0, host=None, version
     session.add(worker)
     session.commit()
     return worker
+
+
+@pytest.fixture(autouse=True)
+def _what_is_not_in_order_has_something_to_do(monkeypatch):
+    """In every test of this file."""
+    made, init = [], Finding.__init__
+
+    def remember(self, *args, **more):
+        init(self, *args, **more)
+        made.append(self)
+
+    monkeypatch.setattr(Finding, "__init__", remember)
+    yield
+    assert [each for each in made if (each.level != "ok") != bool(each.do)] == []
+
+
+def test_wherever_it_finds_fault_it_has_words_for_what_to_do():
+    nodes = [node for path in Path(doctor.__file__).parent.glob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
+    calls = [node for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Finding"]
+    faults = [call for call in calls if ast.unparse(call.args[1]) != "'ok'"]
+    assert len(faults) > 20 and [ast.unparse(call) for call in faults if len(call.args) < 4] == []
 
 
 def test_a_house_in_order_has_nothing_to_do(house, session, monkeypatch):
