@@ -18,14 +18,14 @@ ENV PANOLLAVA_HOME=/var/lib/panollava
 FROM base AS cpu
 # PyTorch's own index has a build without CUDA, a tenth of the size.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-RUN pip install --constraint constraints.txt --index-url "$TORCH_INDEX" torch && pip install --constraint constraints.txt .
+RUN pip install --constraint constraints.txt --index-url "$TORCH_INDEX" torch && pip install --constraint constraints.txt '.[s3]'
 WORKDIR /var/lib/panollava
 USER panollava
 CMD ["panollava", "server", "--host", "0.0.0.0"]
 
 FROM base AS cuda
 # PyPI's build brings CUDA's libraries; the driver is the host's, mounted by the NVIDIA container toolkit.
-RUN pip install --constraint constraints.txt .
+RUN pip install --constraint constraints.txt '.[s3]'
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 WORKDIR /var/lib/panollava
 USER panollava

@@ -24,7 +24,7 @@ def _place(value: Any) -> Any:
     if not value.startswith("s3://") or not bucket or "//" in f"/{prefix}".rstrip("/"):
         raise ValueError(f"{value!r} is neither a directory nor s3://bucket/prefix")
     if find_spec("s3fs") is None:
-        raise ValueError("s3:// needs s3fs: pip install 'panollava[s3]'")
+        raise ValueError("s3:// needs s3fs: pip install --constraint constraints.txt '.[s3]'")
     return f"s3://{bucket}/{prefix}".rstrip("/")
 
 

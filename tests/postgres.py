@@ -32,6 +32,7 @@ class Postgres:
 
     home: Path
     programs: Path
+    options: tuple[str, ...] = OPTIONS
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -44,7 +45,7 @@ class Postgres:
 
     def start(self) -> None:
         """Until it answers."""
-        options = (*OPTIONS, f"unix_socket_directories={self.home}")
+        options = (*self.options, f"unix_socket_directories={self.home}")
         command = [self.programs / "postgres", "-D", self.home / "data", *(word for option in options for word in ("-c", option))]
         self.process = subprocess.Popen(command, user=self.user, cwd=self.home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         _wait_for(self.url)

@@ -71,15 +71,21 @@ def migrate() -> None:
         typer.echo(_("The tables are those of this version."))
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help=_("JSON instead of a table."))] = False) -> None:
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help=_("JSON instead of a table."))] = False,
+    worker: Annotated[
+        str | None, typer.Option(metavar="NAME", help=_("Only whether this worker was heard of in the last 30 s, for health checks."))
+    ] = None,
+) -> None:
     """Look at database, broker, workers, devices, disks and versions, and say what to do. Exit status 1 if anything fails."""
     from dataclasses import asdict
 
     from app import remote
-    from app.housekeeping.doctor import examine
+    from app.housekeeping.doctor import examine, examine_worker
     from app.settings import get_settings
 
-    findings = [asdict(each) for each in examine(get_settings())]
+    settings = get_settings()
+    findings = [asdict(each) for each in (examine_worker(settings, worker) if worker else examine(settings))]
     remote.show(_("Doctor"), ("check", "level", "found", "do"), findings, as_json)
     raise typer.Exit(int(any(each["level"] == "fail" for each in findings)))
 

@@ -24,12 +24,14 @@ from sqlmodel import select
 
 from app import broker, db
 from app.models import Worker
+from tests.deploy import page
 from tests.postgres import database
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "tests" / "deploy" / "compose-schema" / "compose_spec.json").read_text())
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::(?P<kind>[-?])(?P<more>[^}]*))?\}")
-OURS = ("migrate", "app", "worker-cpu", "worker-gpu")
+WORKERS = ("worker-cpu", "worker-gpu")
+OURS = ("migrate", "app", *WORKERS)
 SECRETS = {"POSTGRES_PASSWORD": "p4ss", "REDIS_PASSWORD": uuid.uuid4().hex}
 
 
@@ -72,10 +74,10 @@ def test_every_service_is_brought_back_waits_for_what_it_needs_and_reaps_its_chi
     assert {name: service["restart"] for name, service in services.items()} == dict.fromkeys(services, "unless-stopped") | {"migrate": "no"}
     assert all(services[name]["init"] for name in OURS)
     needs = {name: {of: each["condition"] for of, each in service.get("depends_on", {}).items()} for name, service in services.items()}
-    for name in ("app", "worker-cpu", "worker-gpu"):
+    for name in ("app", *WORKERS):
         assert needs[name] == {"migrate": "service_completed_successfully", "broker": "service_healthy"}
     assert needs["migrate"] == {"database": "service_healthy"}
-    assert all("healthcheck" in services[name] for name in ("database", "broker", "app"))
+    assert {name for name, service in services.items() if "healthcheck" not in service} == {"migrate"}, "only what ends has no health"
     assert (services["worker-cpu"]["profiles"], services["worker-gpu"]["profiles"]) == (["cpu"], ["gpu"])
 
 
@@ -86,6 +88,19 @@ def test_every_volume_and_build_target_is_there_and_no_image_runs_as_root(servic
     by_name = dict(zip(stages[1::2], stages[2::2], strict=True))
     for target in {services[name]["build"]["target"] for name in OURS}:
         assert re.findall(r"^USER (\w+)$", by_name[target], re.MULTILINE) == ["panollava"]
+
+
+def test_every_worker_has_time_to_save_its_run_before_it_is_killed(services):
+    for name in WORKERS:
+        assert int(services[name]["stop_grace_period"].removesuffix("s")) >= 2 * page.DRAIN_SECONDS
+
+
+def test_app_and_workers_are_handed_the_way_to_an_object_store_and_the_images_can_go_it(services):
+    store = {"PANOLLAVA_ARTIFACTS", *(f"AWS_{name}" for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "DEFAULT_REGION", "ENDPOINT_URL"))}
+    for name in ("app", *WORKERS):  # named without a value: from the environment or .env, else not set at all
+        assert store <= {key for key, value in services[name]["environment"].items() if value is None}
+    installed = re.findall(r"pip install --constraint constraints.txt ('?\.\S*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert installed == ["'.[s3]'"] * 2
 
 
 def test_what_the_image_copies_is_what_the_package_needs():
@@ -104,7 +119,7 @@ class Stack:
 
     def environment(self, name: str) -> dict[str, str]:
         """A container has nothing of ours but its own variables."""
-        given = {key: self.here(str(value)) for key, value in self.services[name]["environment"].items()}
+        given = {key: self.here(str(value)) for key, value in self.services[name]["environment"].items() if value is not None}
         places = {"PANOLLAVA_DATABASE_URL": self.database_url, "PANOLLAVA_HOME": str(self.home), "PANOLLAVA_ROOTS": str(self.home)}
         programs = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
         return programs | given | {key: value for key, value in places.items() if key in given}
@@ -130,6 +145,12 @@ class Stack:
         done = subprocess.run([self.here(each) for each in command], env=self.environment(name), capture_output=True, check=False)
         return done.returncode == 0 and (command[0] != "redis-cli" or done.stdout.strip() == b"PONG")
 
+    def doctor(self) -> dict[str, str]:
+        """What it says of the parts that every house has."""
+        done = subprocess.run(["panollava", "doctor", "--json"], cwd=self.home, env=self.environment("app"), capture_output=True, check=False)
+        told = {each["check"]: each["level"] for each in json.loads(done.stdout)}
+        return {name: told[name] for name in ("database", "migrations", "database writes", "broker", "workers")}
+
     def until(self, look: Callable[[], bool], name: str) -> None:
         deadline = time.monotonic() + 60
         while not look():
@@ -149,11 +170,12 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def stack(services, tmp_path, request):
+def stack(tmp_path, request):
+    """With the CPU for the GPU worker's device."""
     if broker.find_server() is None or shutil.which("redis-cli") is None:
         pytest.skip("no redis-server and redis-cli")
     with database(request.getfixturevalue("postgres_url")) as url:
-        stack = Stack(services, tmp_path, url)
+        stack = Stack(load(SECRETS | {"PANOLLAVA_DEVICES": "cpu"})["services"], tmp_path, url)
         yield stack
         stack.close()
 
@@ -166,19 +188,17 @@ def test_the_services_commands_make_a_house_in_the_order_of_the_file(stack):
     assert stack.start("migrate").wait(120) == 0, (stack.home / "migrate.log").read_text()
     app = stack.start("app", "--port", str(stack.ports[7360]))
     stack.until(lambda: stack.is_healthy("app"), "app")
-    worker = stack.start("worker-cpu")
     engine = db.engine(stack.database_url)
-
-    def joined(name: str = "worker-cpu") -> bool:
-        with db.session_factory(engine)() as session:
-            return session.exec(select(Worker.name).where(Worker.stopped_at == None)).all() == [name]  # noqa: E711
-
-    stack.until(lambda: joined() and "ready." in (stack.home / "worker-cpu.log").read_text(), "worker-cpu")
-    doctor = subprocess.run(["panollava", "doctor", "--json"], cwd=stack.home, env=stack.environment("app"), capture_output=True, check=False)
-    told = {each["check"]: each for each in json.loads(doctor.stdout)}
-    assert {told[name]["level"] for name in ("database", "migrations", "database writes", "broker", "workers")} == {"ok"}
-    for process in (worker, app):
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
-    assert not joined()
+    for name in WORKERS:  # one after the other, for here they would share the CPU
+        worker = stack.start(name)
+        stack.until(lambda name=name: "ready." in (stack.home / f"{name}.log").read_text() and stack.is_healthy(name), name)
+        if name == "worker-cpu":
+            assert stack.doctor() == dict.fromkeys(("database", "migrations", "database writes", "broker", "workers"), "ok")
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(60) == 0 and not stack.is_healthy(name)
+    app.send_signal(signal.SIGTERM)
+    assert app.wait(60) == 0
+    with db.session_factory(engine)() as session:
+        joined = session.exec(select(Worker.name, Worker.devices, Worker.stopped_at).order_by(Worker.name)).all()
     engine.dispose()
+    assert [row[:2] for row in joined] == [("worker-cpu", ["cpu"]), ("worker-gpu-cpu", ["cpu"])] and all(row[2] for row in joined)

@@ -1,5 +1,6 @@
 """The doctor sees what is wrong with each part and says what to do, also when the database or the broker is down."""
 
+import ast
 import json
 import os
 import sqlite3
@@ -17,7 +18,7 @@ from sqlmodel import select
 
 from app import broker, db, discards
 from app.housekeeping import doctor
-from app.housekeeping.doctor import database, machine, versions, workers
+from app.housekeeping.doctor import Finding, database, machine, versions, workers
 from app.models import Discard, Worker
 from app.settings import Settings
 from panollava import __version__
@@ -40,6 +41,27 @@ def join(session, name="one", devices=("cpu",), silent_for=0, host=None, version
     session.add(worker)
     session.commit()
     return worker
+
+
+@pytest.fixture(autouse=True)
+def _what_is_not_in_order_has_something_to_do(monkeypatch):
+    """In every test of this file."""
+    made, init = [], Finding.__init__
+
+    def remember(self, *args, **more):
+        init(self, *args, **more)
+        made.append(self)
+
+    monkeypatch.setattr(Finding, "__init__", remember)
+    yield
+    assert [each for each in made if (each.level != "ok") != bool(each.do)] == []
+
+
+def test_wherever_it_finds_fault_it_has_words_for_what_to_do():
+    nodes = [node for path in Path(doctor.__file__).parent.glob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
+    calls = [node for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Finding"]
+    faults = [call for call in calls if ast.unparse(call.args[1]) != "'ok'"]
+    assert len(faults) > 20 and [ast.unparse(call) for call in faults if len(call.args) < 4] == []
 
 
 def test_a_house_in_order_has_nothing_to_do(house, session, monkeypatch):
@@ -120,6 +142,18 @@ def test_silent_workers_other_versions_and_lost_jobs_are_named(house, session, e
     assert told["quiet"][0] == "warn" and "start it again" in told["quiet"][1]
     assert told["old"][0] == "warn" and __version__ in told["old"][1] and "gone" not in told
     assert [text for _level, text, _do in looked(found, "jobs")] == [f"job {job.id} (run {job.run_id}) is silent for 2 min"]
+
+
+def test_one_worker_is_well_when_it_was_heard_of_within_the_time_after_which_its_job_counts_as_lost(house, session, tmp_path):
+    join(session, "well", silent_for=20)
+    join(session, "quiet", silent_for=40)
+    join(session, "left").stopped_at = db.now(session)
+    session.commit()
+    told = {name: next(doctor.examine_worker(house.settings, name)) for name in ("well", "quiet", "left", "nobody")}
+    assert {name: each.level for name, each in told.items()} == {"well": "ok", "quiet": "fail", "left": "fail", "nobody": "fail"}
+    assert "silent for 40 s" in told["quiet"].found and "no worker named nobody" in told["nobody"].found
+    ((level, _text, _do),) = looked(doctor.examine_worker(settings(tmp_path / "away", "postgresql+psycopg://127.0.0.1:1/house"), "well"), "database")
+    assert level == "fail"
 
 
 def test_devices_of_two_workers_of_none_and_those_that_are_not_there_are_told(session, engine, monkeypatch):

@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -75,11 +76,14 @@ def validations(config: RunConfig) -> dict[int, float]:
 
 
 def test_killed_at_every_bad_moment_it_takes_the_same_steps(forgetful: RunConfig, alone: dict[int, float], tmp_path: Path) -> None:
-    config = forgetful.model_copy(update={"output_dir": str(tmp_path)})
+    config, killed = forgetful.model_copy(update={"output_dir": str(tmp_path)}), []
     for moment in MOMENTS:
         assert train(config, moment) == -signal.SIGKILL, moment
+        killed.append(time.time())
     assert train(config) == 0
     assert losses(config) == alone
+    stepped = [event.t for event in told(config) if isinstance(event, Metric)]
+    print("stepped again after", ", ".join(f"{min(t for t in stepped if t > at) - at:.1f}" for at in killed), "s")
     resumed = [event.step for event in told(config) if isinstance(event, StageEvent) and event.status == "resumed"]
     assert resumed == sorted(resumed)
     assert resumed[-1] >= 8, "each attempt went on where the one before had saved"

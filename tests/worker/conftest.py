@@ -74,8 +74,10 @@ def built(home: Path, databases: Databases, **more: Any) -> Iterator["House"]:
     write_table(home, "train")
     with databases(home) as url:
         house = House(Settings(home=home, roots=[home], database_url=url, **more))
-        yield house
-        house.close()
+        try:
+            yield house
+        finally:
+            house.close()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from app.housekeeping.doctor import bell, database, leftovers, machine, versions
 from app.housekeeping.doctor.finding import Finding, Level
 from app.settings import Settings
 
-__all__ = ["Finding", "Level", "examine"]
+__all__ = ["Finding", "Level", "examine", "examine_worker"]
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
@@ -22,3 +22,12 @@ def examine(settings: Settings) -> Iterator[Finding]:
             yield from leftovers.check(found.engine)
         else:
             yield Finding("devices", "ok", ", ".join(machine.devices()))
+
+
+def examine_worker(settings: Settings, name: str) -> Iterator[Finding]:
+    """Whether this worker is heard of: what a health check wants to know. Where the database cannot be read, what it has found of that."""
+    with database.opened(settings) as found:
+        if found.engine:
+            yield workers.check_one(found.engine, name)
+        else:
+            yield from found.findings

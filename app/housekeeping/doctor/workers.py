@@ -33,6 +33,18 @@ def check(engine: Engine) -> Iterator[Finding]:
     yield from _devices([row for row in alive if row.host == gethostname()])
 
 
+def check_one(engine: Engine, name: str) -> Finding:
+    with db.session_factory(engine, read_only=True)() as session:
+        row, now = session.exec(select(Worker).where(Worker.name == name)).first(), db.now(session)
+    do = _("look at its log and start it again; what it was at goes on")
+    if row is None or row.stopped_at:
+        return Finding("worker", "fail", _("no worker named {name} is at work").format(name=name), do)
+    age = now - row.heartbeat_at
+    if age > PATIENCE:
+        return Finding("worker", "fail", _("{name} is silent for {age}").format(name=name, age=duration(age.total_seconds())), do)
+    return Finding("worker", "ok", _("{name} was heard of {age} ago").format(name=name, age=duration(age.total_seconds())))
+
+
 def _living(alive: Sequence[Worker], silent: Sequence[Worker], now: datetime) -> Iterator[Finding]:
     for row in alive:
         text = _("{name} on {host}: {queue}, heard {age} ago, version {version}")
