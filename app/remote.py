@@ -1,6 +1,7 @@
 """The remote nouns of the command line: what a server knows, as a table or as JSON for scripts."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from time import sleep
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,6 +19,7 @@ RunId = Annotated[int, typer.Argument(help=_("Number of the run."))]
 StageName = Annotated[str, typer.Argument(help=_("vision, resampler or finetune."))]
 Changes = Annotated[list[str] | None, typer.Option("--set", help=_("A setting that is to be otherwise, as in --set resampler.lr=1e-4; any number."))]
 
+ASK_SECONDS = 0.5
 RUN_COLUMNS = ("id", "name", "status", "created_at", "created_by")
 STAGE_COLUMNS = ("stage", "status", "attempt", "reason", "detail")
 CHECKPOINT_COLUMNS = ("id", "run_id", "kind", "step", "metrics", "path")
@@ -63,9 +65,31 @@ def show_run(context: Connection, run_id: RunId, as_json: AsJson = False) -> Non
 
 
 @runs.command("stop")
-def stop_run(context: Connection, run_id: RunId) -> None:
+def stop_run(
+    context: Connection,
+    run_id: RunId,
+    wait: Annotated[bool, typer.Option(help=_("Wait until it has ended, and say what was saved."))] = False,
+) -> None:
     """Save a checkpoint and end; `resume` continues from it."""
-    _client(context).post(f"/runs/{run_id}/stop")
+    run = _client(context).post(f"/runs/{run_id}/stop")
+    stage = next(each["stage"] for each in run["stages"] if each["status"] != "succeeded")
+    while (told := _stage_of(run, stage))["status"] == "stopping" and wait:
+        sleep(ASK_SECONDS)
+        run = _client(context).get(f"/runs/{run_id}")
+    typer.echo(_told(told))
+
+
+def _stage_of(run: Mapping[str, Any], stage: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(each for each in run["stages"] if each["stage"] == stage)
+    return found
+
+
+def _told(stage: Mapping[str, Any]) -> str:
+    """`finetune: stopped. Saved at step 12: it goes on from there.`"""
+    from app.jobs import stopping
+
+    more = stopping.WORDS if stage["status"] == "stopping" else stage["detail"]
+    return f"{stage['stage']}: {stage['status']}." + (f" {more}" if more else "")
 
 
 @runs.command("resume")

@@ -45,9 +45,7 @@ def judge(word: StageEvent | None, code: int | None, log: str, *, asked: bool = 
     if word and said == "failed":
         return _failed(word, log)
     if asked and (killed or code in (-signal.SIGTERM, None)):
-        return Outcome(
-            JobStatus.stopped, "killed", "It had not saved in time and was killed; it goes on from the last checkpoint there is, or from the start."
-        )
+        return Outcome(JobStatus.stopped, "killed", "It had not ended in time and was killed.")
     return LOST if code is None else _nameless(said, code, log)
 
 
@@ -57,9 +55,7 @@ def _stopped(word: StageEvent, *, by_us: bool) -> Outcome:
         return Outcome(JobStatus.lost, ABANDONED)
     if not by_us:
         return LOST
-    return Outcome(
-        JobStatus.stopped, "stopped", f"Saved at step {word.step}." if word.step else "There had been no step yet, so nothing was saved."
-    )  # fmt: skip
+    return Outcome(JobStatus.stopped, "stopped")
 
 
 def _failed(word: StageEvent, log: str) -> Outcome:

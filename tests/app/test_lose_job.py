@@ -68,8 +68,17 @@ def test_a_job_that_was_to_stop_is_stopped_when_it_is_lost(house, session):
     runs.stop(session, runs.get(session, job.run_id), "ann")
     jobs.lose(session, job, "sweep")
     assert house.states(session, job)[-4:] == ["stopping", "lost", "queued", "stopped"]
+    assert (job.reason, job.detail) == ("lost_while_stopping", "Saved at step 7: it goes on from there.")
+    assert job.stop_requested_at is not None
     runs.resume(session, runs.get(session, job.run_id), "ann")
     assert job.resume_from.endswith("step=000007.ckpt")
+
+
+def test_one_that_had_saved_nothing_says_so(house, session):
+    job, _attempt = house.running(session)
+    runs.stop(session, runs.get(session, job.run_id), "ann")
+    jobs.lose(session, job, "sweep")
+    assert (job.reason, job.detail) == ("lost_while_stopping", "Nothing was saved: it would begin at its start.")
 
 
 def test_two_sweeps_lose_a_job_once(house, session):

@@ -37,9 +37,10 @@ WORDS = {
     "infrastructure": _("Its worker could not go on"),
     "missing_file": _("The store has not got what it needs"),
     "not_stored": _("It was stopped while the store did not answer"),
-    "killed": _("It was stopped"),
+    "killed": _("It was stopped, and killed because it did not end in time"),
     "stopped": _("It was stopped"),
     "stop_requested": _("It was stopped while it waited"),
+    "lost_while_stopping": _("It was to stop, and was gone together with its worker, or killed, before it had said that it had saved"),
 }
 HINTS = {
     "worker_lost": _("Look whether the worker's machine has enough memory and stays awake; its log says more. Resuming starts to count anew."),
