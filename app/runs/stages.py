@@ -111,31 +111,29 @@ def _begin_again(session: Session, run: Run, stage: StageRun, actor: str, reason
 
     Weights that it was begun from before are past its gate.
     """
-    if stage.position == 0:
-        _take_newer_weights(session, run, stage)
-        chain.enqueue(session, run, stage, actor, reason)
-        return
-    before = session.exec(select(StageRun).where(StageRun.run_id == run.id, StageRun.position == stage.position - 1)).one()
-    best = _best(session, before)
-    if stage.init_checkpoint == best.path:
+    start = _newer_weights(session, run, stage) if stage.position == 0 else _best(session, _before(session, stage))
+    if start is None or start.path == stage.init_checkpoint:
         chain.enqueue(session, run, stage, actor, reason)
     else:
-        chain.begin(session, run, stage, best, actor, reason)
+        chain.begin(session, run, stage, start, actor, reason)
 
 
-def _take_newer_weights(session: Session, run: Run, stage: StageRun) -> None:
+def _before(session: Session, stage: StageRun) -> StageRun:
+    return session.exec(select(StageRun).where(StageRun.run_id == stage.run_id, StageRun.position == stage.position - 1)).one()
+
+
+def _newer_weights(session: Session, run: Run, stage: StageRun) -> Checkpoint | None:
     """Where the stage that this run was forked from has been trained again since. It may be of a run that is deleted: then it stays as it is."""
     if stage.stale_at is None or run.origin is None or (parent := session.get(Run, run.parent_id)) is None:
-        return
+        return None
     origin = _of(runs.state(session, parent), Stage(run.origin["stage"]))
     if origin.status != JobStatus.succeeded:
         text = _("Stage {stage} of run {parent}, from which run {id} starts, is {status}.")
         raise Conflict(text.format(stage=origin.stage, parent=parent.id, id=run.id, status=origin.status))
     best = _best(session, origin.row)
-    stage.init_checkpoint, run.origin = best.path, lineage.origin(session, best)
-    if origin.row.stale_at is None:
-        stage.stale_at = stage.stale_because = None
-    session.add_all([run, stage])
+    run.origin = lineage.origin(session, best)
+    session.add(run)
+    return best
 
 
 def _best(session: Session, stage: StageRun) -> Checkpoint:

@@ -145,7 +145,10 @@ def clone_run(actor: Launcher, run: RunDep, body: CloneRequest, session: Session
 
 @router.post("/{run_id}/fork", status_code=201)
 def fork_run(actor: Launcher, run: RunDep, body: ForkRequest, session: SessionDep, settings: SettingsDep, ring: BellDep) -> RunDetail:
-    """Queue a run that starts from the weights of one of its checkpoints: of the same stage or a later one, any number of times."""
+    """Queue a run that starts from the weights of one of its checkpoints: of the same stage or a later one, any number of times.
+
+    A later stage with a gate meets it: the new run is `gated` where the checkpoint is not good enough, until a person opens the gate.
+    """
     made = copies.fork(session, run, body.config, settings, actor.name, body.priority, body.request_key, body.checkpoint_id, body.stages)
     return _queued(session, made, ring)
 

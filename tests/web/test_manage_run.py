@@ -49,6 +49,17 @@ def post(house, path, **form):
 # gates
 
 
+def test_a_run_whose_very_first_stage_is_gated_has_every_page_and_says_why_it_does_not_begin(house, gated):
+    made = house.launch.post(f"/runs/{gated}/fork", {}).json()
+    assert (made["status"], made["stages"][0]["waiting_because"]) == ("gated", GATED)
+    assert f"does not start: {GATED}." in look(house, made["id"]).piece("head").text
+    for tab in ("charts", "config", "checkpoints", "samples", "timeline", "manage"):
+        look(house, made["id"], f"?tab={tab}")
+    assert all(house.browser.get(page).status_code == 200 for page in ("/", "/runs", "/runs?status=gated", "/queue"))
+    assert house.read.get(f"/runs/{made['id']}/logs").status_code == 404
+    assert house.launch.post(f"/runs/{made['id']}/stages/finetune/open-gate").json()["status"] == "queued"
+
+
 def test_a_closed_gate_is_told_with_its_reason_and_opened_by_api(house, gated):
     told = house.read.get(f"/runs/{gated}").json()
     assert (told["status"], told["stages"][1]["status"], told["stages"][1]["waiting_because"]) == ("gated", "gated", GATED)
