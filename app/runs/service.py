@@ -115,6 +115,13 @@ def state(session: Session, run: Run) -> RunState:
     return states(session, [run])[run.id]
 
 
+def stage_of(state: RunState, stage: Stage) -> StageState:
+    """Raises NotFound."""
+    if (found := next((each for each in state.stages if each.stage is stage), None)) is None:
+        raise NotFound(_("Run {id} has no stage {stage}.").format(id=state.run.id, stage=stage))
+    return found
+
+
 def status(session: Session, run: Run) -> str:
     """The status of the first stage that has not succeeded; `succeeded` when all have."""
     return state(session, run).status
