@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sqlmodel import Session, col, select, update
+from sqlmodel import Session, col, func, select, update
 
 from app import artifacts, db
 from app.checkpoints import service as checkpoints
@@ -16,10 +16,12 @@ from app.i18n import _
 from app.jobs import order, pauses, saved
 from app.jobs.states import enqueue, is_lost, move, move_on, record
 from app.jobs.waiting import why_waiting
-from app.models import ACTIVE, ENDED, Attempt, Checkpoint, Job, JobStatus, Worker
+from app.models import ACTIVE, ENDED, Attempt, Checkpoint, Job, JobStatus, Transition, Worker
 from panollava.events import STOP_FILE
 
 __all__ = ["enqueue", "is_lost", "move", "why_waiting"]
+MOST_LOSSES = 10
+"""Times `max_attempts`: the most attempts that are lost in all until a person asks again, also where each of them had saved something new."""
 
 
 def get(session: Session, job_id: int) -> Job:
@@ -114,8 +116,7 @@ def lose(session: Session, job: Job, actor: str, reason: str = "worker_lost", de
     move_on(session, job, JobStatus.lost, actor, reason)
     attempt.ended_at = db.now(session)
     losses = 0 if _has_saved(session, attempt) else job.losses + 1
-    if losses >= job.max_attempts and not was_stopping:
-        text = _("{count} attempts in a row were lost before they had saved anything new.").format(count=losses)
+    if (text := _used_up(session, job, losses)) and not was_stopping:
         move_on(session, job, JobStatus.failed, actor, reason, detail=f"{text}\n{detail or ''}".strip(), losses=losses)
         return True
     move_on(session, job, JobStatus.queued, actor, reason, losses=losses, **_fresh(session, job))
@@ -123,6 +124,18 @@ def lose(session: Session, job: Job, actor: str, reason: str = "worker_lost", de
         told = "\n".join(filter(None, (saved.words(session, job), detail))) or None
         move_on(session, job, JobStatus.stopped, actor, "lost_while_stopping", stop_requested_at=asked_at, detail=told)
     return True
+
+
+def _used_up(session: Session, job: Job, losses: int) -> str | None:
+    """Why a job that was just lost is not tried again; None while it is. One that gets a little further each time must not go on for ever."""
+    if losses >= job.max_attempts:
+        return _("{count} attempts in a row were lost before they had saved anything new.").format(count=losses)
+    asked = select(func.max(Transition.id)).where(Transition.job_id == job.id, col(Transition.old).in_(ENDED))
+    since = session.exec(asked).one() or 0
+    lost = select(func.count()).where(Transition.job_id == job.id, Transition.new == JobStatus.lost, col(Transition.id) > since)
+    if (count := session.exec(lost).one()) < MOST_LOSSES * job.max_attempts:
+        return None
+    return _("{count} attempts were lost since somebody last asked for it, although some had saved.").format(count=count)
 
 
 def _has_saved(session: Session, attempt: Attempt) -> bool:
