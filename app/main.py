@@ -32,6 +32,7 @@ from app.overview import pages as overview_pages
 from app.pages import STATIC, SecurityHeaders, static_version
 from app.problems import RESPONSES, handle_problems
 from app.runs import routes as runs
+from app.runs import stage_routes
 from app.runs import verbs as run_verbs
 from app.runs.page import pages as run_pages
 from app.runs.page import verbs as run_page_verbs
@@ -109,7 +110,7 @@ def _mourn(task: asyncio.Task[None]) -> None:
 
 def _api(app: FastAPI) -> APIRouter:
     api = APIRouter(prefix=PREFIX)
-    for domain in (runs, run_verbs, samples, checkpoints, evaluations, datasets, jobs, events, schema, access):
+    for domain in (runs, run_verbs, stage_routes, samples, checkpoints, evaluations, datasets, jobs, events, schema, access):
         api.include_router(domain.router)
 
     @api.get("/openapi.json", dependencies=[READ], include_in_schema=False)

@@ -1,6 +1,7 @@
 """The remote nouns of the command line: what a server knows, as a table or as JSON for scripts."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from time import sleep
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,8 +17,10 @@ OfRun = Annotated[int | None, typer.Option(help=_("Only of this run."))]
 OfQueue = Annotated[str, typer.Argument(help=_("x1, x2, ..., or all."))]
 RunId = Annotated[int, typer.Argument(help=_("Number of the run."))]
 StageName = Annotated[str, typer.Argument(help=_("vision, resampler or finetune."))]
+OneStage = Annotated[str | None, typer.Option("--stage", help=_("Only if it is this one: refused where the run is at another."))]
 Changes = Annotated[list[str] | None, typer.Option("--set", help=_("A setting that is to be otherwise, as in --set resampler.lr=1e-4; any number."))]
 
+ASK_SECONDS = 0.5
 RUN_COLUMNS = ("id", "name", "status", "created_at", "created_by")
 STAGE_COLUMNS = ("stage", "status", "attempt", "ended_because", "detail", "overrides")
 CHECKPOINT_COLUMNS = ("id", "run_id", "kind", "step", "metrics", "path")
@@ -66,21 +69,44 @@ def show_run(context: Connection, run_id: RunId, as_json: AsJson = False) -> Non
 
 
 @runs.command("stop")
-def stop_run(context: Connection, run_id: RunId) -> None:
+def stop_run(
+    context: Connection,
+    run_id: RunId,
+    stage: OneStage = None,
+    wait: Annotated[bool, typer.Option(help=_("Wait until it has ended, and say what was saved."))] = False,
+) -> None:
     """Save a checkpoint and end; `resume` continues from it."""
-    _client(context).post(f"/runs/{run_id}/stop")
+    run = _client(context).post(f"{_address(run_id, stage)}/stop")
+    stopped = stage or next(each["stage"] for each in run["stages"] if each["status"] != "succeeded")
+    while (told := _stage_of(run, stopped))["status"] == "stopping" and wait:
+        sleep(ASK_SECONDS)
+        run = _client(context).get(f"/runs/{run_id}")
+    typer.echo(_told(told))
+
+
+def _stage_of(run: Mapping[str, Any], stage: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(each for each in run["stages"] if each["stage"] == stage)
+    return found
+
+
+def _told(stage: Mapping[str, Any]) -> str:
+    """`finetune: stopped. Saved at step 12: it goes on from there.`"""
+    from app.jobs import stopping
+
+    more = stopping.WORDS if stage["status"] == "stopping" else stage["detail"]
+    return f"{stage['stage']}: {stage['status']}." + (f" {more}" if more else "")
 
 
 @runs.command("resume")
-def resume_run(context: Connection, run_id: RunId) -> None:
+def resume_run(context: Connection, run_id: RunId, stage: OneStage = None) -> None:
     """Continue where the run failed or was stopped."""
-    _client(context).post(f"/runs/{run_id}/resume")
+    _client(context).post(f"{_address(run_id, stage)}/resume")
 
 
 @runs.command("save")
-def save_run(context: Connection, run_id: RunId) -> None:
+def save_run(context: Connection, run_id: RunId, stage: OneStage = None) -> None:
     """Write a checkpoint at the next step, without stopping."""
-    _client(context).post(f"/runs/{run_id}/save")
+    _client(context).post(f"{_address(run_id, stage)}/save")
 
 
 @runs.command("retry")
@@ -106,9 +132,14 @@ def open_gate(context: Connection, run_id: RunId, stage: StageName) -> None:
 
 
 @runs.command("clone")
-def clone_run(context: Connection, run_id: RunId, changes: Changes = None) -> None:
+def clone_run(
+    context: Connection,
+    run_id: RunId,
+    stage: Annotated[str | None, typer.Option(help=_("This stage alone, from the weights that it began with."))] = None,
+    changes: Changes = None,
+) -> None:
     """Queue the same once more; prints the new run's number."""
-    typer.echo(_client(context).post(f"/runs/{run_id}/clone", {"config": _settings(changes)})["id"])
+    typer.echo(_client(context).post(f"{_address(run_id, stage)}/clone", {"config": _settings(changes)})["id"])
 
 
 @runs.command("fork")
@@ -117,11 +148,12 @@ def fork_run(
     run_id: RunId,
     checkpoint: Annotated[int | None, typer.Option(help=_("Number of the checkpoint; the best of the furthest stage if not given."))] = None,
     stage: Annotated[list[str] | None, typer.Option(help=_("A stage to train, any number; those behind the checkpoint's if not given."))] = None,
+    of: Annotated[str | None, typer.Option("--from-stage", help=_("From this stage's best checkpoint; the furthest one's if not given."))] = None,
     changes: Changes = None,
 ) -> None:
     """Queue a run that starts from the weights of one of its checkpoints; prints the new run's number."""
     body = {"config": _settings(changes), "checkpoint_id": checkpoint, "stages": stage or None}
-    typer.echo(_client(context).post(f"/runs/{run_id}/fork", body)["id"])
+    typer.echo(_client(context).post(f"{_address(run_id, of)}/fork", body)["id"])
 
 
 @runs.command("archive")
@@ -142,6 +174,11 @@ def delete_run(
         run = _client(context).get(f"/runs/{run_id}")
         typer.confirm(_("Delete run {id} {name} and all its files?").format(id=run_id, name=run["name"]), abort=True)
     _client(context).delete(f"/runs/{run_id}", force=force or None)
+
+
+def _address(run_id: int, stage: str | None) -> str:
+    """Of a run, or of one of its stages."""
+    return f"/runs/{run_id}/stages/{stage}" if stage else f"/runs/{run_id}"
 
 
 def _settings(changes: list[str] | None) -> dict[str, Any]:

@@ -58,9 +58,7 @@ def judge(
     if word and said == "failed":
         return _failed(word, log, bool(ran_out_of_memory))
     if asked and (killed or code in (-signal.SIGTERM, None)):
-        return Outcome(
-            JobStatus.stopped, "killed", "It had not saved in time and was killed; it goes on from the last checkpoint there is, or from the start."
-        )
+        return Outcome(JobStatus.stopped, "killed", "It had not ended in time and was killed.")
     if code is None:
         return LOST
     if not has_room and (code > 0 or code == -signal.SIGBUS):
@@ -74,9 +72,7 @@ def _stopped(word: StageEvent, *, by_us: bool) -> Outcome:
         return Outcome(JobStatus.lost, ABANDONED)
     if not by_us:
         return LOST
-    return Outcome(
-        JobStatus.stopped, "stopped", f"Saved at step {word.step}." if word.step else "There had been no step yet, so nothing was saved."
-    )  # fmt: skip
+    return Outcome(JobStatus.stopped, "stopped")
 
 
 def _failed(word: StageEvent, log: str, ran_out_of_memory: bool) -> Outcome:

@@ -16,6 +16,7 @@ from app.errors import Conflict, Invalid, NotFound
 from app.i18n import _
 from app.jobs import service as jobs
 from app.models import ENDED, Checkpoint, Export, Job, JobKind, JobStatus, Run, StageRun
+from app.runs import service as runs
 from panollava import rundir
 from panollava.errors import BadInput
 from panollava.stages import Stage
@@ -31,6 +32,7 @@ def export(session: Session, checkpoint: Checkpoint, actor: str) -> Export:
 
     The caller commits, then rings. Raises Invalid for a checkpoint that cannot answer, BadInput for a file that cannot be used.
     """
+    runs.hold(session, session.get_one(Run, checkpoint.run_id))
     stage = session.get_one(StageRun, checkpoint.stage_id, with_for_update=True)  # whoever else asks at this moment finds this one's
     _check(checkpoint, stage)
     wanted = find(session, checkpoint) or Export(

@@ -26,6 +26,7 @@ from app.jobs.states import MOVES, move_on
 from app.models import ACTIVE, Attempt, Checkpoint, Job, JobKind, JobStatus, Run, StageRun
 from app.paths import allowed, shared_cache
 from app.requests import digest
+from app.runs import service as runs
 from app.runs.request import PATHS
 from app.settings import Settings
 from panollava import causes, rundir
@@ -144,6 +145,7 @@ class _Stage:
 
     def _row(self, session: Session) -> StageRun:
         """Locked: two imports of one directory go one after the other."""
+        runs.hold(session, session.get_one(Run, self.run_id))
         mine = select(StageRun).where(StageRun.run_id == self.run_id, StageRun.stage == self.of.stage)
         stage = session.exec(mine.with_for_update()).one()
         if stage.init_checkpoint is None:

@@ -29,9 +29,10 @@ WORDS = {
     "abandoned": _("Its worker was gone for too long, so it saved and left"),
     "infrastructure": _("Its worker could not go on"),
     "not_stored": _("It was stopped while the store did not answer"),
-    "killed": _("It was stopped"),
+    "killed": _("It was stopped, and killed because it did not end in time"),
     "stopped": _("It was stopped"),
     "stop_requested": _("It was stopped while it waited"),
+    "lost_while_stopping": _("It was to stop, and was gone together with its worker, or killed, before it had said that it had saved"),
 }
 HINTS = {
     "out_of_memory": _(

@@ -10,6 +10,7 @@ from app import db
 from app.checkpoints import exports, retention
 from app.checkpoints import service as checkpoints
 from app.evaluations import service as evaluations
+from app.jobs import saved
 from app.jobs import service as jobs
 from app.jobs.states import MOVES, move_on
 from app.models import ACTIVE, Attempt, Job, JobKind, JobStatus
@@ -29,7 +30,7 @@ def finish(
 
     `best` is the best checkpoint of a stage, relative to the attempt's directory. Put the rest of the attempt's files into the database
     before this; `files` is where they lie on this host, if not where the row says. A success that left no result behind is a failure, and
-    says so. The caller commits, then rings.
+    says so. A stop says what was saved. The caller commits, then rings.
     """
     job = session.get_one(Job, job_id, populate_existing=True, with_for_update=True)
     if job.attempt != attempt or job.status not in ACTIVE:
@@ -46,6 +47,10 @@ def finish(
             follow = _prepare(session, job, ended, best, files or Path(ended.directory), actor)
         except BadInput as error:
             status, reason, detail = JobStatus.failed, "no_result", str(error)
+    if status is JobStatus.stopped:
+        detail = saved.told(session, job, detail, " ")
+    elif status is JobStatus.failed and job.status is JobStatus.stopping:
+        detail = saved.told(session, job, detail, "\n")
     if status not in MOVES[job.status]:
         move_on(session, job, BETWEEN[status], actor, reason)
     move_on(session, job, status, actor, reason, detail=detail)

@@ -7,19 +7,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sqlmodel import Session, col, select, update
+from sqlmodel import Session, col, func, select, update
 
 from app import artifacts, db
 from app.checkpoints import service as checkpoints
 from app.errors import Conflict, NotFound
 from app.i18n import _
-from app.jobs import order, pauses
+from app.jobs import order, pauses, saved
 from app.jobs.states import enqueue, is_lost, move, move_on, record
 from app.jobs.waiting import why_waiting
-from app.models import ACTIVE, ENDED, Attempt, Checkpoint, Job, JobStatus, Worker
+from app.models import ACTIVE, ENDED, Attempt, Checkpoint, Job, JobStatus, Transition, Worker
 from panollava.events import STOP_FILE
 
 __all__ = ["enqueue", "is_lost", "move", "why_waiting"]
+MOST_LOSSES = 10
+"""Times `max_attempts`: the most attempts that are lost in all until a person asks again, also where each of them had saved something new."""
 
 
 def get(session: Session, job_id: int) -> Job:
@@ -104,24 +106,36 @@ def lose(session: Session, job: Job, actor: str, reason: str = "worker_lost", de
     """The attempt has ended by no fault of its own: queue the next one from the last good checkpoint, or give up. False if the job has moved on.
 
     Put what the attempt's files still hold into the database before this; it is fenced off afterwards. Losses count in a row, and an
-    attempt that saved something new before it was lost ends the row. A job that was to stop is stopped, not tried again.
+    attempt that saved something new before it was lost ends the row. A job that was to stop is stopped, not tried again, and says what was saved.
     """
     seen = job.attempt
     session.refresh(job, with_for_update=True)
     if job.attempt != seen or job.status not in ACTIVE:
         return False
-    attempt, was_stopping = attempt_of(session, job), job.status is JobStatus.stopping
+    attempt, was_stopping, asked_at = attempt_of(session, job), job.status is JobStatus.stopping, job.stop_requested_at
     move_on(session, job, JobStatus.lost, actor, reason)
     attempt.ended_at = db.now(session)
     losses = 0 if _has_saved(session, attempt) else job.losses + 1
-    if losses >= job.max_attempts and not was_stopping:
-        text = _("{count} attempts in a row were lost before they had saved anything new.").format(count=losses)
+    if (text := _used_up(session, job, losses)) and not was_stopping:
         move_on(session, job, JobStatus.failed, actor, reason, detail=f"{text} {detail or ''}".strip(), losses=losses)
         return True
     move_on(session, job, JobStatus.queued, actor, reason, losses=losses, **_fresh(session, job))
     if was_stopping:
-        request_stop(session, job, actor)
+        told = "\n".join(filter(None, (saved.words(session, job), detail))) or None
+        move_on(session, job, JobStatus.stopped, actor, "lost_while_stopping", stop_requested_at=asked_at, detail=told)
     return True
+
+
+def _used_up(session: Session, job: Job, losses: int) -> str | None:
+    """Why a job that was just lost is not tried again; None while it is. One that gets a little further each time must not go on for ever."""
+    if losses >= job.max_attempts:
+        return _("{count} attempts in a row were lost before they had saved anything new.").format(count=losses)
+    asked = select(func.max(Transition.id)).where(Transition.job_id == job.id, col(Transition.old).in_(ENDED))
+    since = session.exec(asked).one() or 0
+    lost = select(func.count()).where(Transition.job_id == job.id, Transition.new == JobStatus.lost, col(Transition.id) > since)
+    if (count := session.exec(lost).one()) < MOST_LOSSES * job.max_attempts:
+        return None
+    return _("{count} attempts were lost since somebody last asked for it, although some had saved.").format(count=count)
 
 
 def _has_saved(session: Session, attempt: Attempt) -> bool:
@@ -145,8 +159,11 @@ def request_stop(session: Session, job: Job, actor: str) -> None:
     _check_ours(session, job)
     if job.status in ENDED:
         raise Conflict(_("Job {id} has already {status}; there is nothing to stop.").format(id=job.id, status=job.status))
-    new = JobStatus.stopped if job.status is JobStatus.queued else JobStatus.stopping
-    move_on(session, job, new, actor, "stop_requested", stop_requested_at=db.now(session))
+    at = {"stop_requested_at": db.now(session)}
+    if job.status is JobStatus.queued:
+        move_on(session, job, JobStatus.stopped, actor, "stop_requested", **at, detail=saved.words(session, job))
+    else:
+        move_on(session, job, JobStatus.stopping, actor, "stop_requested", **at)
 
 
 def _check_ours(session: Session, job: Job) -> None:

@@ -5,25 +5,46 @@ from collections.abc import Iterator
 from sqlmodel import Session, col, select
 
 from app import artifacts, db
+from app.checkpoints import service as checkpoints
 from app.i18n import _
 from app.jobs import service as jobs
 from app.models import Checkpoint, Job, JobKind, Run, StageChange, StageMark, StageRun
 from panollava import gates, rundir
 from panollava.config import RunConfig
+from panollava.stages import Stage
 
 
 def begin(session: Session, run: Run, stage: StageRun, start: Checkpoint, actor: str, reason: str) -> Job | None:
-    """Queue a stage from the checkpoint that the one before it hands over. None while its gate is closed, which the stage then says."""
+    """Queue a stage from a checkpoint that is handed over to it. None while its gate is closed, which the stage then says."""
     before = session.get_one(StageRun, start.stage_id)
     stage.init_checkpoint = start.path
-    config = RunConfig.model_validate(run.config).stages[stage.stage]
-    if why := gates.why_closed(config, before.stage, start.val_loss):
-        stage.gated_because = why
-        session.add_all([stage, _change(session, stage, StageMark.gated, actor, why)])
+    if not _is_let_through(session, run, stage, before.stage, start.val_loss, actor):
         return None
     if before.stale_at is None:
         stage.stale_at = stage.stale_because = None
     return enqueue(session, run, stage, actor, reason)
+
+
+def begin_run(session: Session, run: Run, first: StageRun, actor: str, reason: str) -> Job | None:
+    """Queue the first stage of a run. One that starts from a checkpoint meets its gate as in a chain, also of a file that is none of ours."""
+    if first.init_checkpoint is None:
+        return enqueue(session, run, first, actor, reason)
+    if start := checkpoints.at(session, first.init_checkpoint):
+        return begin(session, run, first, start, actor, reason)
+    note = artifacts.read_note(first.init_checkpoint)
+    if not _is_let_through(session, run, first, note.stage, note.metrics.get("val_loss"), actor):
+        return None
+    return enqueue(session, run, first, actor, reason)
+
+
+def _is_let_through(session: Session, run: Run, stage: StageRun, before: Stage, val_loss: float | None, actor: str) -> bool:
+    """Whether its gate is open to what `before` hands over. A checkpoint of the stage itself is past it."""
+    config = RunConfig.model_validate(run.config).stages[stage.stage]
+    if before is stage.stage or (why := gates.why_closed(config, before, val_loss)) is None:
+        return True
+    stage.gated_because = why
+    session.add_all([stage, _change(session, stage, StageMark.gated, actor, why)])
+    return False
 
 
 def enqueue(session: Session, run: Run, stage: StageRun, actor: str, reason: str) -> Job:

@@ -11,11 +11,12 @@ from app.models import ENDED, Job, JobStatus, Run
 
 def update(session: Session, run: Run, actor: str, *, name: str | None = None, priority: int | None = None, note: str | None = None) -> None:
     """What is None stays as it is. What waits in the queue takes a new priority with it; files keep the name they have."""
+    if priority is not None:
+        order.lock(session)  # before any row: whoever moves a job of this run has the lock first and the run's row after it
     changed = {"name": name, "priority": priority, "note": note}
     run.sqlmodel_update({field: value for field, value in changed.items() if value is not None})
     session.add(run)
     if priority is not None:
-        order.lock(session)
         for job in session.exec(select(Job).where(Job.run_id == run.id, Job.status == JobStatus.queued)).all():
             order.prioritise(session, job, actor, priority)
 

@@ -63,7 +63,7 @@ class RunState:
 def create(
     session: Session, config: RunConfig, settings: Settings, actor: str, priority: int = 0, request_key: str | None = None, asked: str = ""
 ) -> Run:  # fmt: skip
-    """A run, its stages and its first job, or nothing at all. The caller commits, then rings.
+    """A run, its stages and its first job, or nothing at all; no job where the gate of its first stage is closed. The caller commits, then rings.
 
     The same `request_key` with the same request gives the same run again; `asked` is the digest of a request that is no config itself.
     Raises Conflict when the key comes with another request, and Forbidden, Invalid or BadInput for what cannot be trained.
@@ -85,7 +85,7 @@ def create(
         run.parent_id, run.origin = start.run_id, lineage.origin(session, start)
     session.add_all(rows)
     session.flush()
-    chain.enqueue(session, run, rows[0], actor, "submitted")
+    chain.begin_run(session, run, rows[0], actor, "submitted")
     return run
 
 
@@ -113,6 +113,13 @@ def states(session: Session, runs: Sequence[Run]) -> dict[int, RunState]:
 
 def state(session: Session, run: Run) -> RunState:
     return states(session, [run])[run.id]
+
+
+def stage_of(state: RunState, stage: Stage) -> StageState:
+    """Raises NotFound."""
+    if (found := next((each for each in state.stages if each.stage is stage), None)) is None:
+        raise NotFound(_("Run {id} has no stage {stage}.").format(id=state.run.id, stage=stage))
+    return found
 
 
 def status(session: Session, run: Run) -> str:

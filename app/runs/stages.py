@@ -1,13 +1,14 @@
-"""What people ask of one stage of a run: train it again, or past its gate. Each works in the caller's transaction, which then rings."""
+"""What people ask of one stage of a run: stop, save, go on, begin again, pass its gate. Each works in the caller's transaction, which then rings."""
 
+from collections.abc import Container
 from typing import Any
 
 from sqlmodel import Session, col, select
 
-from app.errors import Conflict, NotFound
+from app.errors import Conflict
 from app.i18n import _
 from app.jobs import service as jobs
-from app.models import ENDED, Checkpoint, JobStatus, Run, StageRun
+from app.models import ENDED, Checkpoint, Job, JobStatus, Run, StageRun
 from app.runs import chain, lighter, lineage
 from app.runs import service as runs
 from app.runs.service import GATED, RunState, StageState
@@ -32,7 +33,7 @@ def retry_stage(session: Session, run: Run, stage: Stage, actor: str, *, from_st
     """
     runs.hold(session, run)
     state = runs.state(session, run)
-    asked = _of(state, stage)
+    asked = runs.stage_of(state, stage)
     if why := why_not(state, asked):
         raise Conflict(why)
     assert asked.job
@@ -48,7 +49,7 @@ def retry_lighter(session: Session, run: Run, stage: Stage, actor: str) -> None:
     Raises Conflict where nothing was suggested.
     """
     runs.hold(session, run)
-    asked = _of(runs.state(session, run), stage)
+    asked = runs.stage_of(runs.state(session, run), stage)
     if not (settings := suggested(session, asked)):
         raise Conflict(_("Nothing is known with which stage {stage} of run {id} would need less memory.").format(stage=stage, id=run.id))
     asked.row.overrides = (asked.row.overrides or {}) | settings
@@ -66,23 +67,55 @@ def suggested(session: Session, asked: StageState) -> dict[str, Any]:
     return lighter.suggested(session.get_one(Run, asked.row.run_id), asked.row, asked.job, attempt)
 
 
+def stop_stage(session: Session, run: Run, stage: Stage, actor: str) -> None:
+    """End this stage; it saves first, and no stage follows it. Raises Conflict unless this one waits in the queue or is at work."""
+    state = runs.state(session, run)
+    jobs.request_stop(session, _begun(state, stage, ENDED, _("there is nothing to stop")), actor)
+
+
+def save_stage(session: Session, run: Run, stage: Stage, actor: str) -> None:
+    """Ask for a checkpoint at its next step. Raises Conflict unless this very stage is at work."""
+    state = runs.state(session, run)
+    jobs.request_save(session, _begun(state, stage, (*ENDED, JobStatus.queued), _("there is nothing to save")), actor)
+
+
+def _begun(state: RunState, stage: Stage, refused: Container[JobStatus], why: str) -> Job:
+    """A stage's job. Raises Conflict where it has none, or one that is in a state to refuse, and names the stage that the run is at."""
+    asked = runs.stage_of(state, stage)
+    if asked.job and asked.status not in refused and asked.status != GATED:
+        return asked.job
+    text = _("Stage {stage} of run {id} is {status}; {why}.").format(stage=stage, id=state.run.id, status=asked.status, why=why)
+    if state.current.stage is not stage and state.current.status not in ENDED:
+        text += " " + _("The run is at stage {stage}, which is {status}.").format(stage=state.current.stage, status=state.current.status)
+    raise Conflict(text)
+
+
+def resume_stage(session: Session, run: Run, stage: Stage, actor: str) -> None:
+    """Go on with a stage that failed or was stopped, from its last good checkpoint. Raises Conflict for any other."""
+    runs.hold(session, run)
+    state = runs.state(session, run)
+    asked = runs.stage_of(state, stage)
+    if why := why_not(state, asked):
+        raise Conflict(why)
+    assert asked.job
+    if asked.job.status is JobStatus.succeeded:
+        raise Conflict(
+            _("Stage {stage} of run {id} has succeeded; there is nothing to resume. A retry trains it again.").format(stage=stage, id=run.id)
+        )
+    jobs.retry(session, asked.job, actor, reason="resumed")
+
+
 def open_gate(session: Session, run: Run, stage: Stage, actor: str) -> None:
     """Start the stage although its condition does not hold. Raises Conflict for a gate that is not closed."""
     runs.hold(session, run)
     state = runs.state(session, run)
-    asked = _of(state, stage)
+    asked = runs.stage_of(state, stage)
     if asked.status != GATED:
         text = _("Stage {stage} of run {id} is {status}; there is no closed gate to open.")
         raise Conflict(text.format(stage=stage, id=run.id, status=asked.status))
     if why := _in_between(state, asked):
         raise Conflict(why)
     chain.enqueue(session, run, asked.row, actor, "gate_opened")
-
-
-def _of(state: RunState, stage: Stage) -> StageState:
-    if (found := next((each for each in state.stages if each.stage is stage), None)) is None:
-        raise NotFound(_("Run {id} has no stage {stage}.").format(id=state.run.id, stage=stage))
-    return found
 
 
 def why_not(state: RunState, asked: StageState) -> str | None:
@@ -113,31 +146,29 @@ def _begin_again(session: Session, run: Run, stage: StageRun, actor: str, reason
 
     Weights that it was begun from before are past its gate.
     """
-    if stage.position == 0:
-        _take_newer_weights(session, run, stage)
-        chain.enqueue(session, run, stage, actor, reason)
-        return
-    before = session.exec(select(StageRun).where(StageRun.run_id == run.id, StageRun.position == stage.position - 1)).one()
-    best = _best(session, before)
-    if stage.init_checkpoint == best.path:
+    start = _newer_weights(session, run, stage) if stage.position == 0 else _best(session, _before(session, stage))
+    if start is None or start.path == stage.init_checkpoint:
         chain.enqueue(session, run, stage, actor, reason)
     else:
-        chain.begin(session, run, stage, best, actor, reason)
+        chain.begin(session, run, stage, start, actor, reason)
 
 
-def _take_newer_weights(session: Session, run: Run, stage: StageRun) -> None:
+def _before(session: Session, stage: StageRun) -> StageRun:
+    return session.exec(select(StageRun).where(StageRun.run_id == stage.run_id, StageRun.position == stage.position - 1)).one()
+
+
+def _newer_weights(session: Session, run: Run, stage: StageRun) -> Checkpoint | None:
     """Where the stage that this run was forked from has been trained again since. It may be of a run that is deleted: then it stays as it is."""
     if stage.stale_at is None or run.origin is None or (parent := session.get(Run, run.parent_id)) is None:
-        return
-    origin = _of(runs.state(session, parent), Stage(run.origin["stage"]))
+        return None
+    origin = runs.stage_of(runs.state(session, parent), Stage(run.origin["stage"]))
     if origin.status != JobStatus.succeeded:
         text = _("Stage {stage} of run {parent}, from which run {id} starts, is {status}.")
         raise Conflict(text.format(stage=origin.stage, parent=parent.id, id=run.id, status=origin.status))
     best = _best(session, origin.row)
-    stage.init_checkpoint, run.origin = best.path, lineage.origin(session, best)
-    if origin.row.stale_at is None:
-        stage.stale_at = stage.stale_because = None
-    session.add_all([run, stage])
+    run.origin = lineage.origin(session, best)
+    session.add(run)
+    return best
 
 
 def _best(session: Session, stage: StageRun) -> Checkpoint:

@@ -141,14 +141,17 @@ def open_gate(actor: Launcher, run: RunDep, stage: Stage, session: SessionDep, r
 def clone_run(actor: Launcher, run: RunDep, body: CloneRequest, session: SessionDep, settings: SettingsDep, ring: BellDep) -> RunDetail:
     """Queue what it was asked for once more, with these changes."""
     made = copies.clone(session, run, body.config, settings, actor.name, body.priority, body.request_key)
-    return _queued(session, made, ring)
+    return queued(session, made, ring)
 
 
 @router.post("/{run_id}/fork", status_code=201)
 def fork_run(actor: Launcher, run: RunDep, body: ForkRequest, session: SessionDep, settings: SettingsDep, ring: BellDep) -> RunDetail:
-    """Queue a run that starts from the weights of one of its checkpoints: of the same stage or a later one, any number of times."""
+    """Queue a run that starts from the weights of one of its checkpoints: of the same stage or a later one, any number of times.
+
+    A later stage with a gate meets it: the new run is `gated` where the checkpoint is not good enough, until a person opens the gate.
+    """
     made = copies.fork(session, run, body.config, settings, actor.name, body.priority, body.request_key, body.checkpoint_id, body.stages)
-    return _queued(session, made, ring)
+    return queued(session, made, ring)
 
 
 @router.get("/{run_id}/lineage")
@@ -159,6 +162,7 @@ def show_lineage(run: RunDep, session: SessionDep) -> LineageOut:
     )  # fmt: skip
 
 
-def _queued(session: SessionDep, run: Run, ring: BellDep) -> RunDetail:
+def queued(session: SessionDep, run: Run, ring: BellDep) -> RunDetail:
+    """A run that was just made, and the bell for it."""
     ring(run.config["devices"])
     return detail(session, runs.get(session, run.id))

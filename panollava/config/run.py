@@ -178,7 +178,8 @@ class RunConfig(BaseModel):
     strategy: Advanced[Literal["auto", "ddp"]] = Field("auto", description="How devices share a step. auto: alone on one device, ddp on several.")
     max_attempts: Advanced[int] = Field(
         3, ge=1, le=100, json_schema_extra=unit("attempts"),
-        description="Attempts in a row that a stage of a dashboard's run may lose to a kill, or with their machine, before they save anything new.",
+        description="Attempts in a row that a stage of a dashboard's run may lose to a kill, or with their machine, before they save anything new; "
+        "ten times as many in all, until somebody resumes it.",
     )  # fmt: skip
     num_nodes: Terminal[int] = Field(1, ge=1, json_schema_extra=unit("machines"), description="Machines per run, each started by torchrun.")
     precision: Advanced[Literal["auto", "fp32", "bf16", "fp16"]] = Field("auto", description="auto: bf16 on a GPU that has it, else fp32.")

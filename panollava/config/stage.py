@@ -31,7 +31,9 @@ class StageConfig(BaseModel):
         ge=16, json_schema_extra=unit("tokens"), description="Text tokens per sample, template and answer included; image tokens are not counted."
     )
     gate_below: Common[float | None] = Field(
-        None, description="Start this stage only if the one before it in the run reached a val_loss below this; else it waits for a person."
+        None,
+        description="Start this stage only if the checkpoint that the stage before it hands over, or that a run on the dashboard starts from, "
+        "reached a val_loss below this; else it waits for a person.",
     )
 
     vision_lr: Optimizer[float | None] = Field(None, gt=0, description="Peak learning rate of the vision encoder; the stage's lr if not set.")

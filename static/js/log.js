@@ -85,7 +85,7 @@ class Dock {
     this.setWrap(localStorage.getItem("log-wrap") === "1");
     this.view.follow = this.part("follow").checked = follow !== "0" && !line;
     if (line) this.jump(line);
-    else this.do(() => this.openEnd());
+    else if ("begun" in this.element.dataset) this.do(() => this.openEnd()); // else a gate keeps all of it: the first line that is printed opens it
     this.search.begin(asked("q") ?? "", asked("level"));
   }
 

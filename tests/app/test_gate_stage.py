@@ -7,8 +7,8 @@ from app.jobs import queue
 from app.jobs import service as jobs
 from app.jobs.finish import finish
 from app.models import JobStatus
+from app.runs import copies, stages
 from app.runs import service as runs
-from app.runs import stages
 from app.runs.table import lists, rows
 from app.runs.table.lists import Shown, Wanted
 from panollava.config import parse
@@ -123,3 +123,46 @@ def test_lists_show_and_find_gated_runs_with_their_reason(house, session):
     assert [each.id for each in lists.page(session, Wanted(status=Shown.gated))] == [run.id]
     row = rows.of(session, [run])[0]
     assert (row.shown, row.waiting_because) == (Shown.gated, "resampler reached val_loss 2.34, the gate asks for below 2.1")
+
+
+# at the start of a run
+
+
+def test_a_fork_meets_the_gate_of_the_stage_that_it_starts_and_a_person_opens_it(house, session):
+    run = gated(house, session)
+    made = copies.fork(session, run, {}, house.settings, "ann")
+    assert (runs.status(session, made), runs.state(session, made).current.job) == ("gated", None)
+    assert runs.state(session, made).current.row.gated_because == "resampler reached val_loss 2.34, the gate asks for below 2.1"
+    stages.open_gate(session, made, Stage.finetune, "ann")
+    assert runs.status(session, made) == "queued"
+
+
+def test_a_fork_from_a_checkpoint_that_is_good_enough_starts_and_so_does_one_with_another_gate(house, session):
+    run = gated(house, session, val_loss=2.0)
+    assert runs.status(session, copies.fork(session, run, {}, house.settings, "ann")) == "queued"
+    lower = {"stages": {"finetune": {"gate_below": 1.5}}}
+    assert runs.status(session, copies.fork(session, run, lower, house.settings, "ann")) == "gated"
+
+
+def test_a_fork_that_goes_on_with_the_same_stage_is_past_its_gate(house, session):
+    run = gated(house, session)
+    stages.open_gate(session, run, Stage.finetune, "ann")
+    train(house, session, 5.0)
+    assert runs.status(session, copies.fork(session, run, {}, house.settings, "ann", stages=[Stage.finetune])) == "queued"
+
+
+@pytest.mark.parametrize(("gate", "status"), [(0.6, "queued"), (0.4, "gated")])
+def test_a_file_that_no_run_of_ours_has_made_meets_the_gate_by_its_note(house, session, checkpoint, gate, status):
+    run = house.create(session, "finetune", init_from=str(checkpoint), stages={"finetune": {"gate_below": gate}})
+    assert runs.status(session, run) == status
+
+
+def test_a_fork_that_takes_the_newer_weights_of_its_parent_meets_its_gate_again(house, session):
+    run = house.create(session, stage="resampler", stages={"finetune": {"gate_below": 2.1}})
+    train(house, session, 2.0)
+    made = copies.fork(session, run, {}, house.settings, "ann")
+    train(house, session)
+    stages.retry_stage(session, run, Stage.resampler, "ann")
+    train(house, session, 2.5)
+    stages.retry_stage(session, made, Stage.finetune, "ann")
+    assert runs.status(session, made) == "gated"

@@ -53,6 +53,22 @@ def test_an_attempt_that_got_further_ends_the_row_of_losses(house, session):
     assert (job.status, job.losses) == ("queued", 0)
 
 
+def test_one_that_gets_a_little_further_each_time_does_not_go_on_for_ever_and_a_person_lets_it_begin_to_count_anew(house, session):
+    house.create(session, max_attempts=1)
+    worker = house.worker(session)
+    for step in range(1, 11):
+        job, attempt = house.claim(session, worker)
+        house.tell(session, job, attempt, house.saved(attempt, step))
+        jobs.lose(session, job, "sweep")
+        assert job.status == ("failed" if step == 10 else "queued")
+    assert "10 attempts were lost since somebody last asked for it" in job.detail
+    jobs.retry(session, job, "ann")
+    job, attempt = house.claim(session, worker)
+    house.tell(session, job, attempt, house.saved(attempt, 11))
+    jobs.lose(session, job, "sweep")
+    assert job.status == "queued"
+
+
 def test_saving_again_where_it_resumed_is_no_progress(house, session):
     house.create(session)
     for _ in range(4):
@@ -68,8 +84,17 @@ def test_a_job_that_was_to_stop_is_stopped_when_it_is_lost(house, session):
     runs.stop(session, runs.get(session, job.run_id), "ann")
     jobs.lose(session, job, "sweep")
     assert house.states(session, job)[-4:] == ["stopping", "lost", "queued", "stopped"]
+    assert (job.reason, job.detail) == ("lost_while_stopping", "Saved at step 7: it goes on from there.")
+    assert job.stop_requested_at is not None
     runs.resume(session, runs.get(session, job.run_id), "ann")
     assert job.resume_from.endswith("step=000007.ckpt")
+
+
+def test_one_that_had_saved_nothing_says_so(house, session):
+    job, _attempt = house.running(session)
+    runs.stop(session, runs.get(session, job.run_id), "ann")
+    jobs.lose(session, job, "sweep")
+    assert (job.reason, job.detail) == ("lost_while_stopping", "Nothing was saved: it would begin at its start.")
 
 
 def test_two_sweeps_lose_a_job_once(house, session):

@@ -94,7 +94,7 @@ def test_runs_are_listed_shown_stopped_and_resumed(home, server, token, remote):
     run = httpx.post(f"{server[1]}/api/v1/runs", json=body, headers={"Authorization": f"Bearer {token}"}).json()
     assert "queued" in remote("runs", "list")
     assert [each["id"] for each in json.loads(remote("runs", "list", "--json"))] == [run["id"]]
-    remote("runs", "stop", str(run["id"]))
+    assert remote("runs", "stop", str(run["id"])) == "vision: stopped. Nothing was saved: it would begin at its start.\n"
     assert json.loads(remote("runs", "show", str(run["id"]), "--json"))["status"] == "stopped"
     remote("runs", "resume", str(run["id"]))
     assert "vision" in remote("runs", "show", str(run["id"]))

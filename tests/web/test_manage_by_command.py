@@ -47,6 +47,29 @@ def test_a_run_is_forked_cloned_retried_past_its_gate_archived_and_deleted(house
     assert house.read.get(f"/runs/{first}").status_code == 404
 
 
+def test_a_stop_says_what_happens_and_when_it_is_waited_for_what_was_saved(house, runs, monkeypatch):
+    first, second = house.submit()["id"], house.submit()["id"]
+    begun(house)
+    assert "resampler: stopping. It saves a checkpoint at its next step" in runs("stop", first).output
+    work = begun(house)
+    work.say(saved(work, 12, "step"))
+    monkeypatch.setattr("app.remote.sleep", lambda _seconds: work.end(JobStatus.stopped))
+    assert runs("stop", second, "--wait").output == "resampler: stopped. Saved at step 12: it goes on from there.\n"
+
+
+def test_one_stage_is_named_where_it_matters_which(house, runs):
+    first = house.submit(stage="resampler,finetune")["id"]
+    train(house)
+    assert runs("stop", first, "--stage", "resampler").exit_code == 1
+    begun(house, "finetune")
+    assert runs("save", first, "--stage", "finetune").exit_code == 0
+    assert runs("stop", first, "--stage", "finetune").output.startswith("finetune: stopping.")
+    cloned, forked = (int(runs(*asked).output) for asked in (("clone", first, "--stage", "finetune"), ("fork", first, "--from-stage", "resampler")))
+    assert [house.read.get(f"/runs/{each}").json()["config"]["stage"] for each in (cloned, forked)] == [["finetune"], ["finetune"]]
+    assert runs("stop", cloned, "--stage", "finetune").output.startswith("finetune: stopped.")
+    assert runs("resume", cloned, "--stage", "finetune").exit_code == 0
+
+
 def test_what_makes_no_sense_is_refused_before_anything_is_asked(runs):
     assert runs("retry", 1, "--from-start").exit_code == 2
     assert "is not NAME=VALUE" in runs("clone", 1, "--set", "seed").output

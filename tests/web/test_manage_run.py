@@ -1,5 +1,6 @@
 """A run in hand: trained again, past its gate, forked, cloned, changed, archived, deleted; by API and by the forms of its page."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,17 @@ def post(house, path, **form):
 
 
 # gates
+
+
+def test_a_run_whose_very_first_stage_is_gated_has_every_page_and_says_why_it_does_not_begin(house, gated):
+    made = house.launch.post(f"/runs/{gated}/fork", {}).json()
+    assert (made["status"], made["stages"][0]["waiting_because"]) == ("gated", GATED)
+    assert f"does not start: {GATED}." in look(house, made["id"]).piece("head").text
+    for tab in ("charts", "config", "checkpoints", "samples", "timeline", "manage"):
+        look(house, made["id"], f"?tab={tab}")
+    assert all(house.browser.get(page).status_code == 200 for page in ("/", "/runs", "/runs?status=gated", "/queue"))
+    assert house.read.get(f"/runs/{made['id']}/logs").status_code == 404
+    assert house.launch.post(f"/runs/{made['id']}/stages/finetune/open-gate").json()["status"] == "queued"
 
 
 def test_a_closed_gate_is_told_with_its_reason_and_opened_by_api(house, gated):
@@ -221,3 +233,43 @@ def test_a_stop_says_by_which_times_it_grows_stronger(house):
     assert told in look(house, run, "?tab=manage").text
     described = house.read.get("/openapi.json").json()["paths"]["/api/v1/runs/{run_id}/stop"]["post"]["responses"]["202"]["description"]
     assert told in described
+
+
+# one stage
+
+
+def test_one_stage_is_saved_stopped_resumed_cloned_and_forked_by_api(house):
+    run = house.submit(stage="resampler,finetune")["id"]
+    train(house)
+    begun(house, "finetune")
+    of = f"/runs/{run}/stages"
+    refused = house.launch.post(f"{of}/resampler/stop")
+    assert (refused.status_code, "The run is at stage finetune, which is running." in refused.json()["detail"]) == (409, True)
+    assert house.launch.post(f"{of}/finetune/save").status_code == 202
+    stopping = house.launch.post(f"{of}/finetune/stop")
+    assert (stopping.status_code, stopping.json()["status"]) == (202, "stopping")
+    assert house.launch.post(f"{of}/finetune/resume").status_code == 409
+    cloned, forked = house.launch.post(f"{of}/finetune/clone", {}), house.launch.post(f"{of}/resampler/fork", {"config": {"seed": 5}})
+    assert [(each.status_code, each.json()["config"]["stage"]) for each in (cloned, forked)] == [(201, ["finetune"]), (201, ["finetune"])]
+    assert house.launch.post(f"{of}/vision/stop").status_code == 404
+
+
+def offered(house, run_id):
+    """What the page lets one ask of the run's only stage."""
+    return re.findall(r'action="/runs/\d+/stages/resampler/([a-z-]+)"', look(house, run_id, "?tab=manage").piece("manage").source)
+
+
+def test_one_stage_is_saved_stopped_resumed_and_cloned_on_the_page(house):
+    run = house.submit()["id"]
+    begun(house)
+    assert offered(house, run) == ["stop", "save", "clone"]
+    post(house, f"/runs/{run}/stages/resampler/save")
+    post(house, f"/runs/{run}/stages/resampler/stop")
+    queued = house.submit()["id"]
+    assert offered(house, queued) == ["stop", "clone"]
+    post(house, f"/runs/{queued}/stages/resampler/stop")
+    assert offered(house, queued) == ["resume", "retry", "clone"]
+    post(house, f"/runs/{queued}/stages/resampler/resume")
+    assert house.read.get(f"/runs/{queued}").json()["status"] == "queued"
+    made = post(house, f"/runs/{queued}/stages/resampler/clone")
+    assert made == f"/runs/{queued + 1}"

@@ -173,9 +173,9 @@ def test_a_stopped_run_says_so_and_names_where_it_would_go_on(house):
     work = begun(house)
     house.launch.post(f"/runs/{run['id']}/stop")
     work.say(saved(work, 12, "step"))
-    work.end(JobStatus.stopped, detail="Saved at step 12.")
+    work.end(JobStatus.stopped)
     head = look(house, run["id"]).piece("head")
-    for told in ("Stopped", "Saved at step 12.", "Resume from resampler@12"):
+    for told in ("Stopped", "Saved at step 12: it goes on from there.", "Resume from resampler@12"):
         assert told in head.text
     assert 'role="alert"' not in head.source
 

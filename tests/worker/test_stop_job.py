@@ -44,12 +44,32 @@ def test_a_queued_job_that_is_stopped_is_never_started(house):
 def test_a_trainer_that_ignores_the_stop_is_killed_and_the_job_says_so(house):
     job_id = house.submit("deaf", steps=100_000)
     with working(house, house.work(patience=IMPATIENT)):
-        house.wait(job_id, "running")
+        house.until(lambda: house.checkpoints(job_id), "a checkpoint is there")
         house.stop(job_id)
     job = house.job(job_id)
     assert house.states(job_id) == ["queued", "starting", "running", "stopping", "stopped"]
-    assert job.reason == "killed" and "had not saved in time" in job.detail
+    last = max(each.step for each in house.checkpoints(job_id))
+    assert (job.reason, job.detail) == ("killed", f"It had not ended in time and was killed. Saved at step {last}: it goes on from there.")
     assert house.attempts(job_id)[0].exit_code == -9
+
+
+def test_one_that_is_killed_before_its_first_checkpoint_says_that_nothing_was_saved(house):
+    job_id = house.submit("hangs")
+    with working(house, house.work(patience=IMPATIENT)):
+        house.wait(job_id, "running")
+        house.stop(job_id)
+    assert house.job(job_id).detail == "It had not ended in time and was killed. Nothing was saved: it would begin at its start."
+
+
+def test_a_trainer_that_dies_while_it_is_to_stop_leaves_a_job_that_says_what_was_saved(house):
+    job_id = house.submit("deaf", steps=100_000)
+    with working(house, house.work()):
+        house.until(lambda: house.checkpoints(job_id), "a checkpoint is there")
+        house.stop(job_id)
+        house.kill_trainer()
+    job, last = house.job(job_id), max(each.step for each in house.checkpoints(job_id))
+    assert (job.status, job.reason) == ("stopped", "lost_while_stopping")
+    assert job.detail.startswith(f"Saved at step {last}: it goes on from there.\nThe trainer was killed by SIGKILL")
 
 
 def test_a_checkpoint_that_a_person_asks_for_is_saved_once(house):

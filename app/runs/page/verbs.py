@@ -7,11 +7,40 @@ from fastapi import APIRouter, BackgroundTasks, Form, Request, Response
 from app.access.permissions import READ, Launcher
 from app.deps import BellDep, SessionDep, SettingsDep, SweepDep
 from app.pages import FrameDep, redirect
-from app.runs import changes, removal, stages
+from app.runs import changes, copies, removal, stages
 from app.runs.routes import RunDep
 from panollava.stages import Stage
 
 router = APIRouter(prefix="/runs", include_in_schema=False, dependencies=[READ])
+
+
+@router.post("/{run_id:int}/stages/{stage}/stop")
+def stop_stage(actor: Launcher, request: Request, run: RunDep, stage: Stage, session: SessionDep) -> Response:
+    stages.stop_stage(session, run, stage, actor.name)
+    return redirect(request, f"/runs/{run.id}")
+
+
+@router.post("/{run_id:int}/stages/{stage}/save")
+def save_stage(actor: Launcher, request: Request, run: RunDep, stage: Stage, session: SessionDep) -> Response:
+    stages.save_stage(session, run, stage, actor.name)
+    return redirect(request, f"/runs/{run.id}")
+
+
+@router.post("/{run_id:int}/stages/{stage}/resume")
+def resume_stage(actor: Launcher, request: Request, run: RunDep, stage: Stage, session: SessionDep, ring: BellDep) -> Response:
+    stages.resume_stage(session, run, stage, actor.name)
+    ring(run.config["devices"])
+    return redirect(request, f"/runs/{run.id}")
+
+
+@router.post("/{run_id:int}/stages/{stage}/clone")
+def clone_stage(
+    actor: Launcher, request: Request, run: RunDep, stage: Stage, session: SessionDep, settings: SettingsDep, ring: BellDep
+) -> Response:  # fmt: skip
+    """Its page is that of the new run."""
+    made = copies.clone_stage(session, run, stage, {}, settings, actor.name)
+    ring(made.config["devices"])
+    return redirect(request, f"/runs/{made.id}")
 
 
 @router.post("/{run_id:int}/stages/{stage}/retry")

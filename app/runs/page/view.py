@@ -130,9 +130,9 @@ class RunView:
         return None if self.asked == "all" else self.asked or self.current.stage
 
     def logged(self, asked: Stage | None) -> Job | None:
-        """Whose log is shown: the job of the stage asked for, else of the last that has begun."""
+        """Whose log is shown: the job of the stage asked for, else of the last that has begun. None where a gate has let nothing begin."""
         begun = {each.stage: each.job for each in self.state.stages if each.job}
-        return begun.get(asked) if asked else list(begun.values())[-1]
+        return begun.get(asked) if asked else next(reversed(begun.values()), None)
 
     @property
     def is_gated(self) -> bool:
