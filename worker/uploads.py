@@ -117,7 +117,8 @@ class Uploads:
     def _remove(self, row: Checkpoint) -> None:
         """At no moment does a row that counts speak of an object that is gone."""
         with self.sessions.writing.begin() as session:
-            stored.miss(session, row)
+            if not stored.release(session, row):
+                return
         artifacts.delete_checkpoint(row.path)
         with self.sessions.writing.begin() as session:
             stored.drop(session, row)

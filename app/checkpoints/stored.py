@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from sqlalchemy import ColumnElement
 from sqlmodel import Session, col, select, update
 
 from app import db
@@ -9,6 +10,9 @@ from app.checkpoints import kept
 from app.checkpoints import service as checkpoints
 from app.checkpoints.lists import SECOND_NAMES
 from app.models import ACTIVE, Checkpoint, Job, JobStatus
+
+_NEWEST = select(Job.id).where(Job.id == Checkpoint.job_id, Job.attempt == Checkpoint.attempt).exists()
+"""Its attempt owns the job still."""
 
 
 def waiting(session: Session, job_id: int, attempt: int) -> Sequence[Checkpoint]:
@@ -27,15 +31,21 @@ def twin(session: Session, checkpoint: Checkpoint) -> str | None:
 
 def mark(session: Session, checkpoint: Checkpoint) -> bool:
     """The store has it now. False when the row is gone, speaks of other contents by now, or is of an attempt that is over for a newer one."""
-    unchanged = (col(Checkpoint.id) == checkpoint.id, col(Checkpoint.sha256) == checkpoint.sha256)
-    newest = select(Job.id).where(Job.id == Checkpoint.job_id, Job.attempt == Checkpoint.attempt).exists()
-    return session.exec(update(Checkpoint).where(*unchanged, newest).values(stored_at=db.now(session))).rowcount == 1
+    return session.exec(update(Checkpoint).where(*_same(checkpoint), _NEWEST).values(stored_at=db.now(session))).rowcount == 1
+
+
+def release(session: Session, checkpoint: Checkpoint) -> bool:
+    """The store may let it go: it counts no more. False as for `mark`."""
+    return session.exec(update(Checkpoint).where(*_same(checkpoint), _NEWEST).values(stored_at=None)).rowcount == 1
 
 
 def miss(session: Session, checkpoint: Checkpoint) -> None:
     """The store has it no more, or not these contents."""
-    unchanged = (col(Checkpoint.id) == checkpoint.id, col(Checkpoint.sha256) == checkpoint.sha256)
-    session.exec(update(Checkpoint).where(*unchanged).values(stored_at=None))
+    session.exec(update(Checkpoint).where(*_same(checkpoint)).values(stored_at=None))
+
+
+def _same(checkpoint: Checkpoint) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return col(Checkpoint.id) == checkpoint.id, col(Checkpoint.sha256) == checkpoint.sha256
 
 
 def superseded(session: Session, job_id: int, attempt: int) -> Sequence[Checkpoint]:

@@ -81,6 +81,19 @@ def test_an_attempt_that_was_followed_by_another_marks_nothing(attempt):
     assert attempt.stored() == {}
 
 
+def test_an_attempt_that_was_followed_by_another_removes_nothing(attempt):
+    for step in (5, 10):
+        attempt.save(f"step={step:06d}.ckpt", "step", step)
+        attempt.uploads.round()
+    attempt.remove("step=000005.ckpt")
+    before = attempt.stored(), attempt.objects()
+    with attempt.house.sessions.writing.begin() as session:
+        session.get_one(Job, attempt.job_id).attempt = 2
+    attempt.uploads.round()
+    assert (attempt.stored(), attempt.objects()) == before
+    assert before[0] == {"step=000005.ckpt": 5, "step=000010.ckpt": 10}
+
+
 def test_a_worker_that_comes_after_one_that_died_uploads_what_that_had_not(house, one, attempt):
     attempt.save("step=000005.ckpt", "step", 5)
     with house.sessions.writing.begin() as session:
