@@ -49,6 +49,10 @@ class Uploads:
         """Every checkpoint that waits, and the removal of those that have made room. What could not be, in words. Raises Away."""
         with self.sessions.reading() as session:
             rows = stored.waiting(session, self.claimed.job_id, self.claimed.number)
+            held = stored.held(session, rows)
+        for row in held:
+            with suppress(FileNotFoundError):  # the trainer was quicker, and the row goes
+                rundir.keep(artifacts.local(row.path, self.root))
         if rows:
             self._data()
         wrong = [problem for row in rows if (problem := self._checkpoint(row))]

@@ -36,7 +36,7 @@ def export(session: Session, checkpoint: Checkpoint, actor: str) -> Export:
         run_id=checkpoint.run_id, stage_id=stage.id, step=checkpoint.step, sha256=checkpoint.sha256, path=checkpoint.path,
         created_at=db.now(session), created_by=actor,
     )  # fmt: skip
-    lasting = _lasting(session, checkpoint)
+    lasting = kept.lasting(session, checkpoints.hold(session, checkpoint))
     wanted.checkpoint_id, wanted.path = lasting.id, lasting.path
     session.add(wanted)
     session.flush()
@@ -46,12 +46,6 @@ def export(session: Session, checkpoint: Checkpoint, actor: str) -> Export:
     elif not before or is_gone(wanted):
         _enqueue(session, wanted, stage, actor)
     return wanted
-
-
-def _lasting(session: Session, checkpoint: Checkpoint) -> Checkpoint:
-    """Its row under the name that stays longest; where there is a store, of the names that this has."""
-    names = kept.names_of(session, [checkpoint])[kept.file_of(checkpoint)]
-    return min(names, key=lambda name: (name.stored_at is None, name.removed_at is not None))
 
 
 def _check(checkpoint: Checkpoint, stage: StageRun) -> None:

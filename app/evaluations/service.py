@@ -40,7 +40,9 @@ def create(
     if request_key and (before := requested(session, Evaluation, request_key, asked)):
         return before
     config = _resolve(config, settings)
-    checkpoint = checkpoints.at(session, config.checkpoint)
+    if checkpoint := checkpoints.at(session, config.checkpoint):
+        checkpoint = checkpoints.hold(session, checkpoint)
+        config = config.model_copy(update={"checkpoint": checkpoint.path})
     evaluation = Evaluation(
         name=name or _name(session, config, checkpoint),
         run_id=checkpoint.run_id if checkpoint else None, checkpoint_id=checkpoint.id if checkpoint else None,

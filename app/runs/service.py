@@ -72,6 +72,10 @@ def create(
     if request_key and (before := requested(session, Run, request_key, asked)):
         return before
     resolved = resolve(config, settings)
+    start = checkpoints.at(session, resolved.init_from) if resolved.init_from else None
+    if start:
+        start = checkpoints.hold(session, start)
+        resolved = resolved.model_copy(update={"init_from": start.path})
     run = Run(
         name=config.name, config={}, priority=priority, request_key=request_key, request_hash=asked, created_at=db.now(session), created_by=actor
     )
@@ -81,7 +85,7 @@ def create(
     run.config = resolved.model_copy(update={"output_dir": run.directory, "log_dir": ""} | shared_cache(settings)).model_dump(mode="json")
     rows = [StageRun(run_id=run.id, stage=stage, position=position) for position, stage in enumerate(config.stage)]
     rows[0].init_checkpoint = resolved.init_from
-    if resolved.init_from and (start := checkpoints.at(session, resolved.init_from)):
+    if start:
         run.parent_id, run.origin = start.run_id, lineage.origin(session, start)
     session.add_all(rows)
     session.flush()
