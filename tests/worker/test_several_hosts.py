@@ -336,7 +336,7 @@ def test_an_export_is_made_on_another_host_and_every_file_of_it_is_in_the_store(
     two.work().take()
     job, made = row(house, Job, export_id=export.id), exported(house)
     assert (job.status, made.directory) == ("succeeded", artifacts.join(house.attempts(job.id)[0].directory, "model"))
-    assert made.directory.startswith(f"{house.settings.artifacts}/run-1/exports/resampler-20/")
+    assert made.directory.startswith(f"{row(house, Run).directory}/exports/resampler-20")
     here = two.holds(made.directory)
     files = [path for path in here.rglob("*") if path.is_file()]
     assert names(made.directory) == {path.name for path in files} == {"config.json", "tokenizer.json", "model.safetensors", "card.txt"}
