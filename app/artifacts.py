@@ -77,7 +77,12 @@ def local(name: str, scratch: Path | None = None) -> Path:
 
 
 def free(name: str) -> str:
-    """An empty directory of this name, or the next free one: another database may have left files under the same number."""
+    """An empty directory of this name, or the next free one: another database may have left files under the same number.
+
+    A store is not asked, for whoever needs a name is about to write a row: there it gets an end that no other has.
+    """
+    if is_remote(name):
+        return f"{name}-{uuid.uuid4().hex[:8]}"
     number, candidate = 1, name
     while not _is_free(candidate):
         number += 1
@@ -86,9 +91,6 @@ def free(name: str) -> str:
 
 
 def _is_free(name: str) -> bool:
-    if is_remote(name):
-        with _asking(name, missing=Away):
-            return not _store().find(name)
     Path(name).mkdir(parents=True, exist_ok=True)
     return not any(Path(name).iterdir())
 
@@ -113,6 +115,34 @@ def read_note(checkpoint: str | Path) -> CheckpointNote:
         return CheckpointNote.model_validate_json(read(note_name(str(checkpoint))))
     except ValidationError as error:
         raise Gone(_("{name}: the note beside it is none ({n} errors).").format(name=checkpoint, n=error.error_count())) from None
+
+
+class Notes:
+    """Notes read before a transaction, for use within it: while a store does not answer nobody waits to write.
+
+    Called with a checkpoint it gives its note, or raises what reading it has raised; Away for one in a store that was not named before.
+    """
+
+    def __init__(self, *checkpoints: str | None) -> None:
+        self._found = {name: _outcome(name) for name in checkpoints if name and is_remote(name)}
+
+    def __call__(self, checkpoint: str) -> CheckpointNote:
+        if not is_remote(checkpoint):
+            return read_note(checkpoint)
+        found = self._found.get(checkpoint) or Away(_("{name}: it was not looked at yet; ask again.").format(name=checkpoint))
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+def _outcome(checkpoint: str) -> CheckpointNote | BadInput | Away:
+    try:
+        return read_note(checkpoint)
+    except (BadInput, Away) as error:
+        return error
+
+
+ReadNote = Callable[[str], CheckpointNote]
 
 
 def note_name(checkpoint: str) -> str:

@@ -137,6 +137,32 @@ def clear_parts(checkpoints: Path) -> None:
         part.unlink()
 
 
+def keep(checkpoint: Path) -> None:
+    """Let a checkpoint stay although its trainer, if that is at work, makes room for newer ones. Raises FileNotFoundError for one that is gone."""
+    _keep_path(checkpoint).touch()
+    if not checkpoint.exists():
+        _keep_path(checkpoint).unlink(missing_ok=True)
+        raise FileNotFoundError(f"{checkpoint}: its trainer has removed it to make room.")
+
+
+def make_room(checkpoint: Path) -> bool:
+    """Remove a checkpoint and its note, the file first: a note without one is nothing. False if it is to stay, or is not there."""
+    if _keep_path(checkpoint).exists() or not checkpoint.exists():
+        return False
+    going = checkpoint.with_name(checkpoint.name + ".part")
+    checkpoint.replace(going)
+    if _keep_path(checkpoint).exists():  # whoever asks after this finds no checkpoint
+        going.replace(checkpoint)
+        return False
+    going.unlink()
+    note_path(checkpoint).unlink(missing_ok=True)
+    return True
+
+
+def _keep_path(checkpoint: Path) -> Path:
+    return checkpoint.with_name(checkpoint.name + ".keep")
+
+
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

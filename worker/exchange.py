@@ -1,7 +1,7 @@
 """The object store beside a job: downloads before the trainer starts, uploads while it works, and what is left before the job ends.
 
-In a thread, so that heartbeats, metrics and logs go on. A store that does not answer is waited for, and people are told; only somebody who
-wants the job to end ends the waiting. Where artifacts lie in directories nothing of this happens.
+In a thread, so that heartbeats, metrics and logs go on. A store that does not answer or a disk that is full is waited for, and people are told;
+only somebody who wants the job to end ends the waiting. Where artifacts lie in directories nothing of this happens.
 """
 
 import logging
@@ -53,6 +53,7 @@ class Exchange:
     """The trainer has ended and the database holds all it wrote."""
     _given_up: Event = field(default_factory=Event)
     _end_at: float | None = None
+    _uploads: "Future[None] | None" = None
 
     def bring(self) -> None:
         """What the job names, here. Raises Gone, Interrupted and Fenced."""
@@ -71,9 +72,15 @@ class Exchange:
             return
         uploads = Uploads(self.sessions, self.claimed, self.root, self._check_given_up)
         with self._in_a_thread(lambda: self._upload(uploads)) as done:
+            self._uploads = done
             yield
             self._over.set()
             self._await(done)
+
+    def check(self) -> None:
+        """Raises what has ended the uploads while the trainer works. It can only be a defect of ours, which is no news for the end of a training."""
+        if self._uploads and self._uploads.done():
+            self._uploads.result()
 
     def say(self, level: str, text: str) -> None:
         """To the log of this worker, and to whoever looks at the run."""
@@ -91,20 +98,20 @@ class Exchange:
             self.say("warning", problem)
 
     def _patiently(self, action: Callable[[], T], last_seconds: float) -> T:
-        """Again and again while the store or the database is away, so long also when the job is to end. Raises Interrupted."""
+        """Again and again while the store, the database or the disk is away, so long also when the job is to end. Raises Interrupted."""
         delay, told = 1.0, False
         while True:
             try:
                 result = action()
-            except (Away, *AWAY) as error:
+            except (Away, *AWAY, OSError) as error:
                 if not told:
-                    self.say("warning", _("Waiting for the store. {error}").format(error=error))
+                    self.say("warning", _("Waiting for the store or the disk. {error}").format(error=error))
                 told = True
                 self._pause(delay, last_seconds, error)
                 delay = min(LONGEST_WAIT, 2 * delay)
             else:
                 if told:
-                    self.say("info", _("The store answers again."))
+                    self.say("info", _("Store and disk answer again."))
                 return result
 
     def _pause(self, seconds: float, last_seconds: float, error: Exception) -> None:

@@ -165,13 +165,16 @@ class Follower:
         self._retry_at = time.monotonic() + self._delay
 
 
-def follow(trainer: Trainer, follower: Follower, directory: Path, *, leaving: Event, patience: Patience) -> Stopping | None:
+def follow(
+    trainer: Trainer, follower: Follower, directory: Path, *, leaving: Event, patience: Patience, check: Callable[[], None] = lambda: None
+) -> Stopping | None:  # fmt: skip
     """Until the trainer has ended and the database holds all it wrote: the stop, if there was one.
 
-    Raises Fenced, and what is away when the worker is to leave and cannot store the rest.
+    Raises Fenced, what is away when the worker is to leave and cannot store the rest, and what `check` raises.
     """
     stopping: Stopping | None = None
     while True:
+        check()
         ended = trainer.has_ended()  # before the round, so that the round after the end sees every byte
         taken = follower.round()
         if ended and taken == 0:

@@ -49,6 +49,10 @@ class Uploads:
         """Every checkpoint that waits, and the removal of those that have made room. What could not be, in words. Raises Away."""
         with self.sessions.reading() as session:
             rows = stored.waiting(session, self.claimed.job_id, self.claimed.number)
+            held = stored.held(session, rows)
+        for row in held:
+            with suppress(FileNotFoundError):  # the trainer was quicker, and the row goes
+                rundir.keep(artifacts.local(row.path, self.root))
         if rows:
             self._data()
         wrong = [problem for row in rows if (problem := self._checkpoint(row))]
@@ -117,7 +121,8 @@ class Uploads:
     def _remove(self, row: Checkpoint) -> None:
         """At no moment does a row that counts speak of an object that is gone."""
         with self.sessions.writing.begin() as session:
-            stored.miss(session, row)
+            if not stored.release(session, row):
+                return
         artifacts.delete_checkpoint(row.path)
         with self.sessions.writing.begin() as session:
             stored.drop(session, row)

@@ -120,7 +120,7 @@ class Work:
                 if trainer is None:
                     trainer = child = self._start(claimed)
                     self._introduce(claimed, child)
-                stopping = follow(trainer, follower, claimed.directory, leaving=self.leaving, patience=self.patience)
+                stopping = follow(trainer, follower, claimed.directory, leaving=self.leaving, patience=self.patience, check=exchange.check)
             self._settle(claimed, trainer, stopping)
         except (Interrupted, Gone) as error:  # before a trainer began or after it has ended
             self._cut_short(claimed, error)

@@ -3,7 +3,7 @@
 One for each file, whatever its names. Its status is its newest job's; the worker runs `panollava export`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, count
 from pathlib import Path
 
@@ -27,7 +27,24 @@ CONFIG = "config.json"
 """In what was exported: the file by which transformers knows it."""
 
 
-def export(session: Session, checkpoint: Checkpoint, actor: str) -> Export:
+def is_gone(export: Export) -> bool | None:
+    """Whether it was made and somebody has removed it since; None while the store does not say."""
+    if export.directory is None:
+        return False
+    try:
+        return not artifacts.exists(artifacts.join(export.directory, CONFIG))
+    except artifacts.Away:
+        return None
+
+
+def look(reading: Callable[[], Session], checkpoint_id: int) -> bool | None:
+    """As `is_gone`, of the export of a checkpoint, if it has one: for whoever is about to write and is not to wait for the store then."""
+    with reading() as session:
+        found = find(session, checkpoints.get(session, checkpoint_id))
+    return is_gone(found) if found else False
+
+
+def export(session: Session, checkpoint: Checkpoint, actor: str, is_gone: Callable[[Export], bool | None] = is_gone) -> Export:
     """Queue the export of a checkpoint, unless it is under way or there. One that failed, was stopped or is gone is made again.
 
     The caller commits, then rings. Raises Invalid for a checkpoint that cannot answer, BadInput for a file that cannot be used.
@@ -39,7 +56,7 @@ def export(session: Session, checkpoint: Checkpoint, actor: str) -> Export:
         run_id=checkpoint.run_id, stage_id=stage.id, step=checkpoint.step, sha256=checkpoint.sha256, path=checkpoint.path,
         created_at=db.now(session), created_by=actor,
     )  # fmt: skip
-    lasting = _lasting(session, checkpoint)
+    lasting = kept.lasting(session, checkpoints.hold(session, checkpoint))
     wanted.checkpoint_id, wanted.path = lasting.id, lasting.path
     session.add(wanted)
     session.flush()
@@ -49,12 +66,6 @@ def export(session: Session, checkpoint: Checkpoint, actor: str) -> Export:
     elif not before or is_gone(wanted):
         _enqueue(session, wanted, stage, actor)
     return wanted
-
-
-def _lasting(session: Session, checkpoint: Checkpoint) -> Checkpoint:
-    """Its row under the name that stays longest; where there is a store, of the names that this has."""
-    names = kept.names_of(session, [checkpoint])[kept.file_of(checkpoint)]
-    return min(names, key=lambda name: (name.stored_at is None, name.removed_at is not None))
 
 
 def _check(checkpoint: Checkpoint, stage: StageRun) -> None:
@@ -109,16 +120,6 @@ def job_of(session: Session, export: Export) -> Job:
 def _jobs(session: Session, export: Export) -> Sequence[Job]:
     """The newest first; none for a moment, while it is asked for."""
     return session.exec(select(Job).where(Job.export_id == export.id).order_by(col(Job.id).desc())).all()
-
-
-def is_gone(export: Export) -> bool | None:
-    """Whether it was made and somebody has removed it since; None while the store does not say."""
-    if export.directory is None:
-        return False
-    try:
-        return not artifacts.exists(artifacts.join(export.directory, CONFIG))
-    except artifacts.Away:
-        return None
 
 
 def stop(session: Session, export: Export, actor: str) -> None:

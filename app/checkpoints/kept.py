@@ -78,6 +78,11 @@ def names_of(session: Session, rows: Sequence[Checkpoint]) -> dict[File, list[Ch
     return found
 
 
+def lasting(session: Session, checkpoint: Checkpoint) -> Checkpoint:
+    """Its row under the name that stays longest; where there is a store, of the names that this has."""
+    return min(names_of(session, [checkpoint])[file_of(checkpoint)], key=lambda name: (name.stored_at is None, name.removed_at is not None))
+
+
 def best(rows: Iterable[Checkpoint], stages: Iterable[StageRun]) -> set[int]:
     """What each stage has named its best, or calls so while it trains. By the rows' ids."""
     named = {stage.id: stage.best_checkpoint_id for stage in stages if stage.best_checkpoint_id}

@@ -8,9 +8,10 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app.access.permissions import READ, Launcher
 from app.checkpoints import compare, exports, kept, lists, retention, routes, view
+from app.checkpoints import service as checkpoints
 from app.checkpoints.lists import Kind, Sort, Wanted
 from app.checkpoints.routes import CheckpointDep
-from app.deps import BellDep, SessionDep, SweepDep
+from app.deps import BellDep, SessionDep, StateDep, SweepDep
 from app.errors import Invalid
 from app.evaluations import service as evaluations
 from app.i18n import _
@@ -144,10 +145,11 @@ def delete_checkpoint(actor: Launcher, request: Request, checkpoint: CheckpointD
 
 
 @router.post("/{checkpoint_id:int}/export")
-def export_checkpoint(actor: Launcher, request: Request, checkpoint: CheckpointDep, session: SessionDep, ring: BellDep) -> Response:
-    exported = exports.export(session, checkpoint, actor.name)
+def export_checkpoint(actor: Launcher, request: Request, checkpoint_id: int, state: StateDep, session: SessionDep, ring: BellDep) -> Response:
+    gone = exports.look(state.reading, checkpoint_id)
+    exported = exports.export(session, checkpoints.get(session, checkpoint_id), actor.name, lambda _export: gone)
     ring(exports.job_of(session, exported).devices)
-    return redirect(request, f"/checkpoints/{checkpoint.id}")
+    return redirect(request, f"/checkpoints/{checkpoint_id}")
 
 
 @router.post("/{checkpoint_id:int}/export/stop")

@@ -114,7 +114,9 @@ def delete(session: Session, checkpoint: Checkpoint) -> int:
 
 
 def pin(session: Session, checkpoint: Checkpoint, pinned: bool) -> None:
-    """Its file, under all its names."""
+    """Its file, under all its names. Raises Conflict when its trainer has just removed it."""
+    if pinned:
+        checkpoints.hold(session, checkpoint)
     for name in kept.names_of(session, [checkpoint])[kept.file_of(checkpoint)]:
         name.pinned = pinned
         session.add(name)

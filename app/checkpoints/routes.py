@@ -1,5 +1,6 @@
 """Checkpoints over HTTP."""
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from app.access.permissions import READ, Launcher
 from app.checkpoints import exports, lists, retention
 from app.checkpoints import service as checkpoints
 from app.checkpoints.lists import Kind, Sort, Wanted
-from app.deps import BellDep, Cursor, Limit, Page, Row, SessionDep, SweepDep
+from app.deps import BellDep, Cursor, Limit, Page, Row, SessionDep, StateDep, SweepDep
 from app.jobs import causes, endings, states, waiting
 from app.models import Checkpoint, Export, JobStatus
 from panollava.stages import Stage
@@ -123,11 +124,12 @@ def show_export(checkpoint: CheckpointDep, session: SessionDep) -> ExportOut:
 
 
 @router.post("/{checkpoint_id}/export", status_code=202)
-def export_checkpoint(actor: Launcher, checkpoint: CheckpointDep, session: SessionDep, ring: BellDep) -> ExportOut:
+def export_checkpoint(actor: Launcher, checkpoint_id: int, state: StateDep, session: SessionDep, ring: BellDep) -> ExportOut:
     """Queue a directory that transformers loads by itself. Asked again it changes nothing, unless the export failed, was stopped or is gone."""
-    exported = exports.export(session, checkpoint, actor.name)
+    gone = exports.look(state.reading, checkpoint_id)
+    exported = exports.export(session, checkpoints.get(session, checkpoint_id), actor.name, lambda _export: gone)
     ring(exports.job_of(session, exported).devices)
-    return described(session, exported)
+    return described(session, exported, lambda export: gone if export.directory else False)
 
 
 @router.post("/{checkpoint_id}/export/stop", status_code=202)
@@ -137,9 +139,9 @@ def stop_export(actor: Launcher, checkpoint: CheckpointDep, session: SessionDep)
     return described(session, exports.get(session, checkpoint))
 
 
-def described(session: SessionDep, export: Export) -> ExportOut:
+def described(session: SessionDep, export: Export, is_gone: Callable[[Export], bool | None] = exports.is_gone) -> ExportOut:
     job = exports.job_of(session, export)
-    more: dict[str, Any] = {"job_id": job.id, "is_lost": states.is_lost(job, db.now(session)), "is_gone": exports.is_gone(export)}
+    more: dict[str, Any] = {"job_id": job.id, "is_lost": states.is_lost(job, db.now(session)), "is_gone": is_gone(export)}
     more |= {"waiting_because": waiting.reasons(session, [job]).get(job.id)}
     more |= {"ended_because": endings.told(session, [job]).get(job.id), "hint": causes.hint(job)}
     return ExportOut.model_validate(job.model_dump() | export.model_dump() | more)

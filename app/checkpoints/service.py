@@ -8,9 +8,10 @@ from sqlalchemy import or_
 from sqlmodel import Session, col, select
 
 from app import artifacts, db
-from app.errors import NotFound
+from app.checkpoints import kept
+from app.errors import Conflict, NotFound
 from app.i18n import _
-from app.models import Attempt, Checkpoint, Job
+from app.models import ENDED, Attempt, Checkpoint, Job
 from panollava import rundir
 from panollava.errors import BadInput
 from panollava.events import CheckpointRemoved, CheckpointSaved
@@ -66,6 +67,26 @@ def forget(session: Session, attempt: Attempt, removed: CheckpointRemoved) -> No
         else:
             session.delete(checkpoint)
         session.flush()
+
+
+def hold(session: Session, checkpoint: Checkpoint) -> Checkpoint:
+    """Let its file stay although its stage is at work and makes room for newer ones, because somebody wants to use it.
+
+    Its row: of a stage at work the one whose name the trainer gives to no other file. The caller's own row says what it is wanted for
+    (`stored.HELD`). Raises Conflict when it has gone.
+    """
+    if session.get_one(Job, checkpoint.job_id).status in ENDED:
+        return checkpoint
+    lasting = kept.lasting(session, checkpoint)
+    session.refresh(lasting, with_for_update=True)  # whoever lets it go waits, then sees what it is wanted for
+    if lasting.removed_at and not lasting.stored_at:
+        raise Conflict(_("{path} makes room for newer ones at this moment. Choose one of those.").format(path=lasting.path))
+    if not artifacts.is_remote(lasting.path):
+        try:
+            rundir.keep(Path(lasting.path))
+        except OSError as error:
+            raise Conflict(_("{path} cannot be kept. {error}").format(path=lasting.path, error=error)) from None
+    return lasting
 
 
 def _val_loss(saved: CheckpointSaved) -> float | None:

@@ -2,13 +2,27 @@
 
 from collections.abc import Sequence
 
+from sqlalchemy import ColumnElement, or_
 from sqlmodel import Session, col, select, update
 
 from app import db
 from app.checkpoints import kept
 from app.checkpoints import service as checkpoints
 from app.checkpoints.lists import SECOND_NAMES
-from app.models import ACTIVE, Checkpoint, Job, JobStatus
+from app.models import ACTIVE, ENDED, Checkpoint, Evaluation, Export, Job, JobStatus, StageRun
+
+_NEWEST = select(Job.id).where(Job.id == Checkpoint.job_id, Job.attempt == Checkpoint.attempt).exists()
+"""Its attempt owns the job still."""
+
+_OPEN = col(Job.status).not_in(ENDED)
+HELD = or_(
+    col(Checkpoint.pinned),
+    select(StageRun.id).where(StageRun.init_checkpoint == Checkpoint.path).exists(),
+    select(Job.id).where(Job.resume_from == Checkpoint.path, _OPEN).exists(),
+    select(Evaluation.id).join(Job, col(Job.evaluation_id) == Evaluation.id).where(Evaluation.checkpoint_id == Checkpoint.id, _OPEN).exists(),
+    select(Export.id).where(Export.checkpoint_id == Checkpoint.id).exists(),
+)
+"""Pinned, the start of a stage, needed by a job or exported: it stays, whatever its trainer removes. See `checkpoints.hold`."""
 
 
 def waiting(session: Session, job_id: int, attempt: int) -> Sequence[Checkpoint]:
@@ -16,6 +30,11 @@ def waiting(session: Session, job_id: int, attempt: int) -> Sequence[Checkpoint]
     mine = (Checkpoint.job_id == job_id, Checkpoint.attempt == attempt, col(Checkpoint.stored_at).is_(None), col(Checkpoint.removed_at).is_(None))
     order = (col(Checkpoint.step).desc(), col(Checkpoint.kind).in_(SECOND_NAMES), col(Checkpoint.id))
     return session.exec(select(Checkpoint).where(*mine).order_by(*order)).all()
+
+
+def held(session: Session, rows: Sequence[Checkpoint]) -> Sequence[Checkpoint]:
+    """Those of these that somebody wants."""
+    return session.exec(select(Checkpoint).where(col(Checkpoint.id).in_([row.id for row in rows]), HELD)).all()
 
 
 def twin(session: Session, checkpoint: Checkpoint) -> str | None:
@@ -27,21 +46,29 @@ def twin(session: Session, checkpoint: Checkpoint) -> str | None:
 
 def mark(session: Session, checkpoint: Checkpoint) -> bool:
     """The store has it now. False when the row is gone, speaks of other contents by now, or is of an attempt that is over for a newer one."""
-    unchanged = (col(Checkpoint.id) == checkpoint.id, col(Checkpoint.sha256) == checkpoint.sha256)
-    newest = select(Job.id).where(Job.id == Checkpoint.job_id, Job.attempt == Checkpoint.attempt).exists()
-    return session.exec(update(Checkpoint).where(*unchanged, newest).values(stored_at=db.now(session))).rowcount == 1
+    return session.exec(update(Checkpoint).where(*_same(checkpoint), _NEWEST).values(stored_at=db.now(session))).rowcount == 1
+
+
+def release(session: Session, checkpoint: Checkpoint) -> bool:
+    """The store may let it go: it counts no more. False as for `mark`, and while somebody wants it."""
+    if session.get(Checkpoint, checkpoint.id, with_for_update=True) is None:  # before it is asked who wants it: they lock it too
+        return False
+    return session.exec(update(Checkpoint).where(*_same(checkpoint), _NEWEST, ~HELD).values(stored_at=None)).rowcount == 1
 
 
 def miss(session: Session, checkpoint: Checkpoint) -> None:
     """The store has it no more, or not these contents."""
-    unchanged = (col(Checkpoint.id) == checkpoint.id, col(Checkpoint.sha256) == checkpoint.sha256)
-    session.exec(update(Checkpoint).where(*unchanged).values(stored_at=None))
+    session.exec(update(Checkpoint).where(*_same(checkpoint)).values(stored_at=None))
+
+
+def _same(checkpoint: Checkpoint) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return col(Checkpoint.id) == checkpoint.id, col(Checkpoint.sha256) == checkpoint.sha256
 
 
 def superseded(session: Session, job_id: int, attempt: int) -> Sequence[Checkpoint]:
-    """Checkpoints that the trainer has removed, once the store has a later one to go on from."""
+    """Checkpoints that the trainer has removed and nobody wants, once the store has a later one to go on from."""
     mine = (Checkpoint.job_id == job_id, Checkpoint.attempt == attempt)
-    rows = session.exec(select(Checkpoint).where(*mine, col(Checkpoint.removed_at).is_not(None))).all()
+    rows = session.exec(select(Checkpoint).where(*mine, col(Checkpoint.removed_at).is_not(None), ~HELD)).all()
     usable = (col(Checkpoint.kind).in_(checkpoints.CONTINUED), col(Checkpoint.stored_at).is_not(None), col(Checkpoint.removed_at).is_(None))
     furthest = session.exec(select(Checkpoint.step).where(*mine, *usable).order_by(col(Checkpoint.step).desc()).limit(1)).first()
     return [row for row in rows if furthest is not None and row.step < furthest]

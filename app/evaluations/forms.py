@@ -1,7 +1,7 @@
 """The form that asks for an evaluation: its fields from the schema, what stands in them, and errors where they belong."""
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, get_args
@@ -9,6 +9,7 @@ from typing import Any, Self, get_args
 from pydantic import BaseModel
 from sqlmodel import Session, case, col, or_, select
 
+from app.artifacts import Notes
 from app.checkpoints import service as checkpoints
 from app.errors import AppError, Conflict
 from app.evaluations import schemas
@@ -118,7 +119,7 @@ def blank(session: Session, checkpoint_id: int | None) -> Form:
     return Form.make(session, Sent(**defaults | likely, checkpoint_id=chosen, request_key=secrets.token_urlsafe(16)))
 
 
-def create(session: Session, sent: Sent, settings: Settings, actor: str) -> Evaluation:
+def create(session: Session, reading: Callable[[], Session], sent: Sent, settings: Settings, actor: str) -> Evaluation:
     """The evaluation that the form asks for. Raises AppError or BadInput; `refused` says where to show them."""
     request = validated(
         EvaluationRequest,
@@ -127,7 +128,10 @@ def create(session: Session, sent: Sent, settings: Settings, actor: str) -> Eval
             "request_key": sent.request_key or None,
         },
     )  # fmt: skip
-    return evaluations.create(session, schemas.read(session, request), settings, actor, request.name, request_key=request.request_key)
+    with reading() as before:
+        config = schemas.read(before, request)
+    notes = Notes(config.checkpoint)
+    return evaluations.create(session, config, settings, actor, request.name, request_key=request.request_key, read_note=notes)
 
 
 def refused(session: Session, sent: Sent, error: AppError | BadInput) -> Form:

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Form, Query, Request, Response
 from sqlmodel import Session
 
+from app import deps, pages
 from app.access.permissions import READ, Launcher
-from app.deps import BellDep, Cursor, SettingsDep
+from app.deps import BellDep, Cursor, SessionDep, SettingsDep
 from app.errors import AppError, Conflict, Forbidden, Invalid, NotFound, status_of
 from app.evaluations import arms as arms_
 from app.evaluations import chart, explorer, figures, forms, panoramas, samples, schemas
@@ -49,13 +50,13 @@ def show_new_evaluation(frame: FrameDep, checkpoint: Annotated[int | None, Query
 
 @router.post("/new")
 def create_evaluation(
-    actor: Launcher, frame: FrameDep, request: Request, sent: Annotated[Sent, Form()], settings: SettingsDep, ring: BellDep
-) -> Response:
+    actor: Launcher, request: Request, sent: Annotated[Sent, Form()], state: deps.StateDep, session: SessionDep, settings: SettingsDep, ring: BellDep
+) -> Response:  # fmt: skip
     """What is wrong is shown at its field, with everything else as it was."""
     try:
-        evaluation = forms.create(frame.session, sent, settings, actor.name)
+        evaluation = forms.create(session, state.reading, sent, settings, actor.name)
     except (AppError, BadInput) as error:
-        status = status_of(error)
+        status, frame = status_of(error), pages.frame(request, session, actor)
         return frame.render("evals/new.html", status, form=forms.refused(frame.session, sent, error), controls=forms.CONTROLS)
     ring(1)
     return redirect(request, f"/evals/{evaluation.id}")

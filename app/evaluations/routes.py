@@ -6,7 +6,8 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from app import images
 from app.access.permissions import READ, Launcher
-from app.deps import BellDep, Cursor, Limit, Page, SessionDep, SettingsDep
+from app.artifacts import Notes
+from app.deps import BellDep, Cursor, Limit, Page, SessionDep, SettingsDep, StateDep
 from app.evaluations import panoramas, schemas
 from app.evaluations import service as evaluations
 from app.evaluations.schemas import EvaluationOut, EvaluationRequest
@@ -37,10 +38,14 @@ def list_evaluations(
 
 
 @router.post("/evaluations", status_code=201)
-def create_evaluation(actor: Launcher, body: EvaluationRequest, session: SessionDep, settings: SettingsDep, ring: BellDep) -> EvaluationOut:
+def create_evaluation(
+    actor: Launcher, body: EvaluationRequest, state: StateDep, session: SessionDep, settings: SettingsDep, ring: BellDep
+) -> EvaluationOut:  # fmt: skip
     """Queue an evaluation. A checkpoint or table that cannot be used is refused here."""
-    config = schemas.read(session, body)
-    evaluation = evaluations.create(session, config, settings, actor.name, body.name, body.devices, body.priority, body.request_key)
+    with state.reading() as reading:
+        config = schemas.read(reading, body)
+    notes = Notes(config.checkpoint)
+    evaluation = evaluations.create(session, config, settings, actor.name, body.name, body.devices, body.priority, body.request_key, notes)
     ring(body.devices)
     return schemas.describe(session, [evaluation])[0]
 

@@ -8,6 +8,7 @@ from typing import Any
 from sqlmodel import Session, col, select
 
 from app import artifacts, db
+from app.artifacts import ReadNote
 from app.checkpoints import service as checkpoints
 from app.errors import Conflict, Invalid, NotFound
 from app.evaluations.samples import Compared
@@ -31,16 +32,19 @@ PREDICTIONS, METRICS = "predictions.jsonl", "metrics.json"
 def create(
     session: Session, config: EvaluateConfig, settings: Settings, actor: str,
     name: str | None = None, devices: int = 1, priority: int = 0, request_key: str | None = None,
+    read_note: ReadNote = artifacts.read_note,
 ) -> Evaluation:  # fmt: skip
-    """An evaluation and its job, or nothing at all. The caller commits, then rings. `request_key` is as for `runs.create`.
+    """An evaluation and its job, or nothing at all. The caller commits, then rings. `request_key` and `read_note` are as for `runs.create`.
 
     Raises Forbidden or BadInput for a checkpoint or a table that cannot be used, and Conflict for a key that was used otherwise.
     """
     asked = digest(config.model_dump(), name, devices, priority)
     if request_key and (before := requested(session, Evaluation, request_key, asked)):
         return before
-    config = _resolve(config, settings)
-    checkpoint = checkpoints.at(session, config.checkpoint)
+    config = _resolve(config, settings, read_note)
+    if checkpoint := checkpoints.at(session, config.checkpoint):
+        checkpoint = checkpoints.hold(session, checkpoint)
+        config = config.model_copy(update={"checkpoint": checkpoint.path})
     evaluation = Evaluation(
         name=name or _name(session, config, checkpoint),
         run_id=checkpoint.run_id if checkpoint else None, checkpoint_id=checkpoint.id if checkpoint else None,
@@ -56,14 +60,14 @@ def create(
     return evaluation
 
 
-def _resolve(config: EvaluateConfig, settings: Settings) -> EvaluateConfig:
+def _resolve(config: EvaluateConfig, settings: Settings, read_note: ReadNote) -> EvaluateConfig:
     """Absolute, allowed paths to files that were looked at. Where the results go is the job's business."""
     paths = {"checkpoint": allowed_artifact(settings, "checkpoint", config.checkpoint)}
     named = {field: getattr(config, field) for field in ("csv", "image_root")}
     paths |= {field: str(allowed(settings, field, value)) for field, value in named.items() if value}
     check_remote(settings, config.allow_remote)
     config = config.model_copy(update=paths | {"output_dir": None, "resume": None} | shared_cache(settings))
-    if artifacts.read_note(config.checkpoint).stage == Stage.vision:
+    if read_note(config.checkpoint).stage == Stage.vision:
         raise Invalid(
             _("checkpoint: {path} is of stage vision, which learns no answers; evaluate one of stage resampler or finetune.").format(
                 path=config.checkpoint

@@ -34,8 +34,11 @@ def prune(session: Session, keep: timedelta = KEPT) -> int:
     return session.exec(delete(Event).where(*old)).rowcount
 
 
-def note(session: Session, job_id: int, attempt: int, level: str, text: str) -> None:
-    """A word of the manager's own about a job, as `panollava.events.Note` is the trainer's."""
-    job = session.get_one(Job, job_id)
+def note(session: Session, job_id: int, attempt: int, level: str, text: str) -> bool:
+    """A word of the manager's own about a job, as `panollava.events.Note` is the trainer's. False, with nothing told, if fenced off."""
+    job = session.get_one(Job, job_id, with_for_update=True)
+    if job.attempt != attempt:
+        return False
     stage = session.get_one(StageRun, job.stage_id).stage if job.stage_id else None
     db.emit(session, "note", {"job_id": job_id, "attempt": attempt, "stage": stage, "level": level, "text": text}, run_id=job.run_id)
+    return True

@@ -28,9 +28,15 @@ from app.i18n import _
 from app.models import Run
 from app.settings import Settings
 from panollava import __version__
+from panollava.data.fingerprint import DATA_FILE
 from panollava.events import EVENTS_FILE
+from panollava.metrics.report import GROWING_FILE, METRICS_FILE, PREDICTIONS_FILE, SETTINGS_FILE
 
-SMALL = {"config.json", "job.json", EVENTS_FILE, "output.log", "metrics.json", "predictions.jsonl", "metrics.csv"}
+SMALL = {
+    "config.json", "job.json", EVENTS_FILE, "output.log", "metrics.csv", "wandb.json", DATA_FILE,
+    METRICS_FILE, PREDICTIONS_FILE, GROWING_FILE, SETTINGS_FILE,
+}  # fmt: skip
+"""All that is read again: by pages, by an attempt that goes on, and by an evaluation that goes on with the answers it has."""
 NOTES = (".ckpt.json", ".safetensors.json")
 WEIGHTS = (".ckpt", ".safetensors")
 SKIPPED = {"cache", "model", "tensorboard"}

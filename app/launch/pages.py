@@ -10,6 +10,7 @@ from starlette.datastructures import FormData
 
 from app import pages
 from app.access.permissions import READ, Launcher
+from app.artifacts import Notes
 from app.deps import BellDep, SessionDep, SettingsDep, StateDep
 from app.i18n import _, ngettext
 from app.launch import data, fields, form, preview, starts, takes
@@ -58,9 +59,11 @@ def launch_run(
     plan = preview.plan(draft.request, _server(request), settings)
     wrong = bool(plan.errors or draft.errors)
     if wrong or "check" in posted or plan.asked is None:
-        return _render(pages.frame(request, session, actor), settings, draft, plan, 422 if wrong else 200, checked=True)
+        with state.reading() as reading:
+            return _render(pages.frame(request, reading, actor), settings, draft, plan, 422 if wrong else 200, checked=True)
     key = draft.request_key(plan.asked)
-    run = runs.create(session, plan.asked, settings, actor.name, priority=draft.request.priority, request_key=key)
+    notes = Notes(plan.asked.init_from)
+    run = runs.create(session, plan.asked, settings, actor.name, priority=draft.request.priority, request_key=key, read_note=notes)
     ring(run.config["devices"])
     return redirect(request, f"/runs/{run.id}")
 

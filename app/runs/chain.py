@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from sqlmodel import Session, col, select
 
 from app import artifacts, db
+from app.artifacts import ReadNote
 from app.checkpoints import service as checkpoints
 from app.i18n import _
 from app.jobs import service as jobs
@@ -25,13 +26,13 @@ def begin(session: Session, run: Run, stage: StageRun, start: Checkpoint, actor:
     return enqueue(session, run, stage, actor, reason)
 
 
-def begin_run(session: Session, run: Run, first: StageRun, actor: str, reason: str) -> Job | None:
+def begin_run(session: Session, run: Run, first: StageRun, actor: str, reason: str, read_note: ReadNote) -> Job | None:
     """Queue the first stage of a run. One that starts from a checkpoint meets its gate as in a chain, also of a file that is none of ours."""
     if first.init_checkpoint is None:
         return enqueue(session, run, first, actor, reason)
     if start := checkpoints.at(session, first.init_checkpoint):
         return begin(session, run, first, start, actor, reason)
-    note = artifacts.read_note(first.init_checkpoint)
+    note = read_note(first.init_checkpoint)
     if not _is_let_through(session, run, first, note.stage, note.metrics.get("val_loss"), actor):
         return None
     return enqueue(session, run, first, actor, reason)

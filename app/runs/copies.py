@@ -5,6 +5,8 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
+from app import artifacts
+from app.artifacts import ReadNote
 from app.checkpoints import service as checkpoints
 from app.errors import Conflict, Invalid, NotFound
 from app.i18n import _
@@ -19,18 +21,19 @@ from panollava.stages import Stage
 
 
 def clone(
-    session: Session, run: Run, changes: Mapping[str, Any], settings: Settings, actor: str, priority: int = 0, request_key: str | None = None
+    session: Session, run: Run, changes: Mapping[str, Any], settings: Settings, actor: str, priority: int = 0, request_key: str | None = None,
+    read_note: ReadNote = artifacts.read_note,
 ) -> Run:  # fmt: skip
     """What a run was asked for, with these changes, under a free name of its own. Raises as `runs.create` does."""
     asked = digest("clone", run.id, changes, priority)
     if request_key and (before := requested(session, Run, request_key, asked)):
         return before
-    return _create(session, run, changes, settings, actor, priority, request_key, asked)
+    return _create(session, run, changes, settings, actor, priority, request_key, asked, read_note)
 
 
 def fork(
     session: Session, run: Run, changes: Mapping[str, Any], settings: Settings, actor: str, priority: int = 0, request_key: str | None = None,
-    checkpoint_id: int | None = None, stages: Sequence[Stage] | None = None, of: Stage | None = None,
+    checkpoint_id: int | None = None, stages: Sequence[Stage] | None = None, of: Stage | None = None, read_note: ReadNote = artifacts.read_note,
 ) -> Run:  # fmt: skip
     """A run that starts from the weights of a checkpoint of this one: its best of stage `of`, or of the furthest stage, unless another is named.
 
@@ -49,12 +52,20 @@ def fork(
     if not wanted:
         text = _("stages: {stage} is the last one; name it to train it once more from checkpoint {id}.")
         raise Invalid(text.format(stage=from_, id=start.id))
-    return _create(session, run, {**changes, "stage": wanted, "init_from": start.path}, settings, actor, priority, request_key, asked)
+    return _create(session, run, {**changes, "stage": wanted, "init_from": start.path}, settings, actor, priority, request_key, asked, read_note)
+
+
+def start_of(session: Session, run: Run, checkpoint_id: int | None, of: Stage | None = None) -> str | None:
+    """Where a fork would start, for its note to be read before; None where `fork` refuses it."""
+    try:
+        return _start(session, run, checkpoint_id, of).path
+    except NotFound:
+        return None
 
 
 def clone_stage(
     session: Session, run: Run, stage: Stage, changes: Mapping[str, Any], settings: Settings, actor: str, priority: int = 0,
-    request_key: str | None = None,
+    request_key: str | None = None, read_note: ReadNote = artifacts.read_note,
 ) -> Run:  # fmt: skip
     """A run that trains one stage of this one once more, alone, from the weights that it began with.
 
@@ -68,7 +79,8 @@ def clone_stage(
     row = runs.stage_of(runs.state(session, run), stage).row
     if row.init_checkpoint is None and row.position > 0:
         raise Conflict(_("Stage {stage} of run {id} has not begun: no weights have been handed over to it yet.").format(stage=stage, id=run.id))
-    return _create(session, run, {**changes, "stage": [stage], "init_from": row.init_checkpoint}, settings, actor, priority, request_key, asked)
+    changes = {**changes, "stage": [stage], "init_from": row.init_checkpoint}
+    return _create(session, run, changes, settings, actor, priority, request_key, asked, read_note)
 
 
 def _check_unsettled(changes: Mapping[str, Any], why: str) -> None:
@@ -99,7 +111,8 @@ def _named(session: Session, run: Run, checkpoint_id: int, of: Stage | None) -> 
 
 
 def _create(
-    session: Session, run: Run, changes: Mapping[str, Any], settings: Settings, actor: str, priority: int, request_key: str | None, asked: str
+    session: Session, run: Run, changes: Mapping[str, Any], settings: Settings, actor: str, priority: int, request_key: str | None, asked: str,
+    read_note: ReadNote,
 ) -> Run:  # fmt: skip
     config = parse(merge(nest(starts.asked(session, run)), changes))
-    return runs.create(session, config, settings, actor, priority=priority, request_key=request_key, asked=asked)
+    return runs.create(session, config, settings, actor, priority=priority, request_key=request_key, asked=asked, read_note=read_note)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from app import artifacts
+from app.artifacts import ReadNote
 from app.errors import AppError, Invalid
 from app.i18n import _
 from app.paths import allowed, allowed_artifact, check_located, check_remote
@@ -51,13 +52,13 @@ class Examined:
         return closed + [(each.field, each.message) for each in self.refusals]
 
 
-def resolve(config: RunConfig, settings: Settings) -> RunConfig:
+def resolve(config: RunConfig, settings: Settings, read_note: ReadNote = artifacts.read_note) -> RunConfig:
     """The config with every path absolute and allowed, its models, tables and starting checkpoint looked at.
 
     Raises Forbidden, Invalid or BadInput, each naming the field or file.
     """
     config.check()
-    examined = examine(config, settings)
+    examined = examine(config, settings, read_note)
     for _field, error in examined.closed:
         raise error
     if wrong := examined.errors:
@@ -65,7 +66,7 @@ def resolve(config: RunConfig, settings: Settings) -> RunConfig:
     return examined.config
 
 
-def examine(config: RunConfig, settings: Settings) -> Examined:
+def examine(config: RunConfig, settings: Settings, read_note: ReadNote = artifacts.read_note) -> Examined:
     """What users may not name is found here and not looked at; of the rest `panollava.refusals` judges."""
     closed: list[tuple[str, AppError]] = []
 
@@ -88,7 +89,7 @@ def examine(config: RunConfig, settings: Settings) -> Examined:
             opened[field] = tuple(str(allowed(settings, field, str(csv))) for csv in csvs)
     with at("allow_remote"):
         check_remote(settings, config.allow_remote)
-    seen = Examination(config.model_copy(update=opened), closed={field for field, _error in closed}, may_fetch=True, read_note=artifacts.read_note)
+    seen = Examination(config.model_copy(update=opened), closed={field for field, _error in closed}, may_fetch=True, read_note=read_note)
     derived = {field: "data_dir" for field in ("csv_train", "csv_val") if config.data_dir and not getattr(config, field)}
     for table in seen.tables:
         with at(derived.get(table.field, table.field)):

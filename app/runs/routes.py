@@ -9,6 +9,7 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from app.access.permissions import READ, Launcher, StillAllowedDep
+from app.artifacts import Notes
 from app.checkpoints import lists as checkpoints
 from app.checkpoints import retention
 from app.checkpoints.routes import CheckpointOut
@@ -76,7 +77,8 @@ def list_runs(
 def create_run(actor: Launcher, body: RunRequest, session: SessionDep, settings: SettingsDep, ring: BellDep) -> RunDetail:
     """Queue a run. Everything that can be seen to fail is refused here, before anything is queued."""
     config = request.read(body.config, body.preset)
-    run = runs.create(session, config, settings, actor.name, priority=body.priority, request_key=body.request_key)
+    notes = Notes(config.init_from)
+    run = runs.create(session, config, settings, actor.name, priority=body.priority, request_key=body.request_key, read_note=notes)
     ring(config.devices)
     return detail(session, run)
 

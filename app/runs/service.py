@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from sqlmodel import Session, col, select
 
 from app import artifacts, db
+from app.artifacts import ReadNote
 from app.checkpoints import service as checkpoints
 from app.errors import Conflict, NotFound
 from app.i18n import _
@@ -61,17 +62,23 @@ class RunState:
 
 
 def create(
-    session: Session, config: RunConfig, settings: Settings, actor: str, priority: int = 0, request_key: str | None = None, asked: str = ""
+    session: Session, config: RunConfig, settings: Settings, actor: str, priority: int = 0, request_key: str | None = None, asked: str = "",
+    read_note: ReadNote = artifacts.read_note,
 ) -> Run:  # fmt: skip
     """A run, its stages and its first job, or nothing at all; no job where the gate of its first stage is closed. The caller commits, then rings.
 
     The same `request_key` with the same request gives the same run again; `asked` is the digest of a request that is no config itself.
+    Who holds a transaction for it names as `read_note` the `artifacts.Notes` that were read before.
     Raises Conflict when the key comes with another request, and Forbidden, Invalid or BadInput for what cannot be trained.
     """
     asked = asked or digest(config.model_dump(), priority)
     if request_key and (before := requested(session, Run, request_key, asked)):
         return before
-    resolved = resolve(config, settings)
+    resolved = resolve(config, settings, read_note)
+    start = checkpoints.at(session, resolved.init_from) if resolved.init_from else None
+    if start:
+        start = checkpoints.hold(session, start)
+        resolved = resolved.model_copy(update={"init_from": start.path})
     run = Run(
         name=config.name, config={}, priority=priority, request_key=request_key, request_hash=asked, created_at=db.now(session), created_by=actor
     )
@@ -81,11 +88,11 @@ def create(
     run.config = resolved.model_copy(update={"output_dir": run.directory, "log_dir": ""} | shared_cache(settings)).model_dump(mode="json")
     rows = [StageRun(run_id=run.id, stage=stage, position=position) for position, stage in enumerate(config.stage)]
     rows[0].init_checkpoint = resolved.init_from
-    if resolved.init_from and (start := checkpoints.at(session, resolved.init_from)):
+    if start:
         run.parent_id, run.origin = start.run_id, lineage.origin(session, start)
     session.add_all(rows)
     session.flush()
-    chain.begin_run(session, run, rows[0], actor, "submitted")
+    chain.begin_run(session, run, rows[0], actor, "submitted", read_note)
     return run
 
 

@@ -4,9 +4,11 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from app.access.permissions import READ, Launcher
-from app.deps import BellDep, SessionDep, SettingsDep
+from app.artifacts import Notes
+from app.deps import BellDep, SessionDep, SettingsDep, StateDep
 from app.jobs import stopping
 from app.runs import copies, stages
+from app.runs import service as runs
 from app.runs.routes import RunDep, detail
 from app.runs.schemas import RunDetail
 from app.runs.verbs import CloneRequest, ForkRequest, queued
@@ -45,17 +47,30 @@ def resume_stage(actor: Launcher, run: RunDep, stage: Stage, session: SessionDep
 
 @router.post("/clone", status_code=201)
 def clone_stage(
-    actor: Launcher, run: RunDep, stage: Stage, body: CloneRequest, session: SessionDep, settings: SettingsDep, ring: BellDep
+    actor: Launcher, run_id: int, stage: Stage, body: CloneRequest, state: StateDep, session: SessionDep, settings: SettingsDep, ring: BellDep
 ) -> RunDetail:  # fmt: skip
     """Queue a run that trains this stage alone once more, from the weights that it began with here, with these changes."""
-    made = copies.clone_stage(session, run, stage, body.config, settings, actor.name, body.priority, body.request_key)
+    notes, run = notes_of_clone(state, run_id, stage), runs.get(session, run_id)
+    made = copies.clone_stage(session, run, stage, body.config, settings, actor.name, body.priority, body.request_key, notes)
     return queued(session, made, ring)
+
+
+def notes_of_clone(state: StateDep, run_id: int, stage: Stage) -> Notes:
+    """What the stage began with, read before anybody writes."""
+    with state.reading() as reading:
+        asked = runs.stage_of(runs.state(reading, runs.get(reading, run_id)), stage)
+    return Notes(asked.row.init_checkpoint)
 
 
 @router.post("/fork", status_code=201)
 def fork_stage(
-    actor: Launcher, run: RunDep, stage: Stage, body: StageForkRequest, session: SessionDep, settings: SettingsDep, ring: BellDep
+    actor: Launcher, run_id: int, stage: Stage, body: StageForkRequest, state: StateDep, session: SessionDep, settings: SettingsDep, ring: BellDep
 ) -> RunDetail:  # fmt: skip
     """Queue a run that starts from one of this stage's checkpoints: the stages behind it, unless others are asked for."""
-    made = copies.fork(session, run, body.config, settings, actor.name, body.priority, body.request_key, body.checkpoint_id, body.stages, stage)
+    with state.reading() as reading:
+        start = copies.start_of(reading, runs.get(reading, run_id), body.checkpoint_id, stage)
+    notes, run = Notes(start), runs.get(session, run_id)
+    made = copies.fork(
+        session, run, body.config, settings, actor.name, body.priority, body.request_key, body.checkpoint_id, body.stages, stage, notes
+    )
     return queued(session, made, ring)

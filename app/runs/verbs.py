@@ -7,7 +7,8 @@ from fastapi import APIRouter, BackgroundTasks, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.access.permissions import READ, Launcher
-from app.deps import BellDep, RequestKey, Row, SessionDep, SettingsDep, SweepDep
+from app.artifacts import Notes
+from app.deps import BellDep, RequestKey, Row, SessionDep, SettingsDep, StateDep, SweepDep
 from app.models import Run
 from app.runs import changes, copies, lineage, removal, stages
 from app.runs import service as runs
@@ -138,19 +139,31 @@ def open_gate(actor: Launcher, run: RunDep, stage: Stage, session: SessionDep, r
 
 
 @router.post("/{run_id}/clone", status_code=201)
-def clone_run(actor: Launcher, run: RunDep, body: CloneRequest, session: SessionDep, settings: SettingsDep, ring: BellDep) -> RunDetail:
+def clone_run(
+    actor: Launcher, run_id: int, body: CloneRequest, state: StateDep, session: SessionDep, settings: SettingsDep, ring: BellDep
+) -> RunDetail:  # fmt: skip
     """Queue what it was asked for once more, with these changes."""
-    made = copies.clone(session, run, body.config, settings, actor.name, body.priority, body.request_key)
+    with state.reading() as reading:
+        start = body.config.get("init_from") or runs.get(reading, run_id).config["init_from"]
+    notes = Notes(start and str(start))
+    made = copies.clone(session, runs.get(session, run_id), body.config, settings, actor.name, body.priority, body.request_key, notes)
     return queued(session, made, ring)
 
 
 @router.post("/{run_id}/fork", status_code=201)
-def fork_run(actor: Launcher, run: RunDep, body: ForkRequest, session: SessionDep, settings: SettingsDep, ring: BellDep) -> RunDetail:
+def fork_run(
+    actor: Launcher, run_id: int, body: ForkRequest, state: StateDep, session: SessionDep, settings: SettingsDep, ring: BellDep
+) -> RunDetail:  # fmt: skip
     """Queue a run that starts from the weights of one of its checkpoints: of the same stage or a later one, any number of times.
 
     A later stage with a gate meets it: the new run is `gated` where the checkpoint is not good enough, until a person opens the gate.
     """
-    made = copies.fork(session, run, body.config, settings, actor.name, body.priority, body.request_key, body.checkpoint_id, body.stages)
+    with state.reading() as reading:
+        start = copies.start_of(reading, runs.get(reading, run_id), body.checkpoint_id)
+    notes, run = Notes(start), runs.get(session, run_id)
+    made = copies.fork(
+        session, run, body.config, settings, actor.name, body.priority, body.request_key, body.checkpoint_id, body.stages, read_note=notes
+    )  # fmt: skip
     return queued(session, made, ring)
 
 

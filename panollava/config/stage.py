@@ -60,7 +60,8 @@ class StageConfig(BaseModel):
         3,
         ge=1,
         json_schema_extra=unit("checkpoints"),
-        description="How many of the regular step checkpoints stay; best, last, epoch checkpoints and those that were asked for are never removed.",
+        description="How many of the regular step checkpoints stay; best, last, epoch checkpoints, those that were asked for and those that are "
+        "pinned or in use are never removed.",
     )
 
     @property

@@ -140,10 +140,7 @@ class Saver(Watcher):
         self._alias(path, rundir.LAST, "last")
 
     def _remove(self, path: Path) -> None:
-        """The file goes first: a note without a file is nothing."""
-        if ranks.is_first() and path.exists():
-            path.unlink()
-            rundir.note_path(path).unlink(missing_ok=True)
+        if ranks.is_first() and rundir.make_room(path):
             self.events.write(CheckpointRemoved(path=str(path.relative_to(self.directory))))
 
     def note(self, file: Path, module: StageModule, kind: Kind, metrics: dict[str, float]) -> CheckpointNote:

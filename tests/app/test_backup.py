@@ -22,7 +22,9 @@ from app.jobs.finish import finish
 from app.models import Attempt, Checkpoint, Export, Job, JobStatus, Run, StageRun
 from app.settings import Settings
 from panollava import rundir
+from panollava.data.fingerprint import Fingerprint, changed, write_fingerprints
 from panollava.events import Metric
+from panollava.metrics.report import GROWING_FILE, SETTINGS_FILE
 
 
 @pytest.fixture
@@ -73,6 +75,22 @@ def test_it_is_restored_elsewhere_with_rows_that_point_there(lived, new):
     engine.dispose()
     assert (done.missing, done.open_jobs) == (0, 2)
     assert list(new.artifacts.rglob("secret.bin")) == [] and [path.name for path in new.home.iterdir() if "restore" in path.name] == []
+
+
+def test_what_a_resume_compares_and_an_evaluation_goes_on_with_is_restored(lived, session, new):
+    trained = Path(session.exec(select(Attempt.directory)).one())
+    read = Fingerprint(sha256="as it was", tables={}, rows=1, images=1)
+    write_fingerprints(trained, {"train": read})
+    answered = Path(lived.settings.artifacts, "evaluations", "eval-1", "attempt-1")
+    answered.mkdir(parents=True)
+    for name in (GROWING_FILE, SETTINGS_FILE):
+        (answered / name).write_text("{}\n")
+    backup(lived.settings, lived.root / "b.tar.gz")
+    restore(new, lived.root / "b.tar.gz")
+    again = new.artifacts / trained.relative_to(lived.settings.artifacts)
+    assert changed(again, {"train": read}) == []
+    assert changed(again, {"train": read.model_copy(update={"sha256": "other"})}) == ["train"]
+    assert {path.name for path in (new.artifacts / "evaluations" / "eval-1" / "attempt-1").iterdir()} == {GROWING_FILE, SETTINGS_FILE}
 
 
 def test_numbers_that_were_given_once_do_not_come_again_after_a_restore(lived, session, new):

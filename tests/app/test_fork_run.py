@@ -134,6 +134,6 @@ def test_a_run_from_an_address_of_a_store_knows_its_parent(house, session, monke
     start = best(session, run)
     start.path = "s3://bucket/prefix/best.ckpt"
     session.flush()
-    monkeypatch.setattr("app.runs.service.resolve", lambda config, settings: config)  # there is no store to look into
+    monkeypatch.setattr("app.runs.service.resolve", lambda config, settings, _read_note: config)  # there is no store to look into
     made = runs.create(session, RunConfig(name="heir", stage="finetune", init_from=start.path), house.settings, "ann")
     assert (made.parent_id, made.origin["checkpoint_id"]) == (run.id, start.id)

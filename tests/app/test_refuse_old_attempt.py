@@ -4,6 +4,7 @@ import pytest
 from sqlmodel import select
 
 from app import ingest
+from app.events import service as events
 from app.jobs import service as jobs
 from app.jobs.finish import finish
 from app.models import Attempt, Checkpoint, Job, JobStatus, LogChunk, MetricSeries, Sample
@@ -59,6 +60,15 @@ def test_its_log_is_refused(session, zombie):
     before = everything(session)
     assert not ingest.log(session, *zombie, b"step 8\n")
     assert everything(session) == before
+
+
+def test_a_word_of_its_worker_is_refused(session, zombie):
+    job, old = zombie
+    before = everything(session)
+    assert not events.note(session, job.id, old.number, "info", "Downloading s3://bucket/best.ckpt.")
+    assert everything(session) == before
+    assert events.note(session, job.id, job.attempt, "info", "Downloading s3://bucket/best.ckpt.")
+    assert everything(session) != before
 
 
 def test_its_heartbeat_is_refused(session, zombie):

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from panollava import events, rundir
 from panollava.config import RunConfig
 from panollava.errors import BadInput
-from panollava.events import CheckpointSaved, Event, Metric, Note, StageEvent
+from panollava.events import CheckpointRemoved, CheckpointSaved, Event, Metric, Note, StageEvent
 from panollava.model.panollava import Batch
 from panollava.model.parts import build
 from panollava.stages import Stage, learned
@@ -151,6 +151,19 @@ def test_a_request_to_save_now_is_met_at_the_next_step(config: RunConfig, vision
     train(config, Stage.resampler, tmp_path, init_from=vision_run / "checkpoints" / "best.ckpt")
     assert rundir.verify(tmp_path / "checkpoints" / "step=000001.ckpt").step == 1
     assert not (tmp_path / events.SAVE_FILE).exists()
+
+
+def test_a_step_checkpoint_that_somebody_wants_does_not_make_room_for_newer_ones(config: RunConfig, vision_run: Path, tmp_path: Path) -> None:
+    checkpoints = tmp_path / "checkpoints"
+    checkpoints.mkdir()
+    (checkpoints / "step=000001.ckpt.keep").touch()
+    often = config.stages.resampler.model_copy(update={"max_steps": 4, "save_every_steps": 1, "keep_step_checkpoints": 1})
+    stages = config.stages.model_copy(update={"resampler": often})
+    train(config.model_copy(update={"stages": stages}), Stage.resampler, tmp_path, init_from=vision_run / "checkpoints" / "best.ckpt")
+    assert sorted(path.name for path in checkpoints.glob("step=*.ckpt")) == ["step=000001.ckpt", "step=000004.ckpt"]
+    assert rundir.verify(checkpoints / "step=000001.ckpt").step == 1
+    removed = [event.path for event in told(tmp_path) if isinstance(event, CheckpointRemoved)]
+    assert removed == ["checkpoints/step=000002.ckpt", "checkpoints/step=000003.ckpt"]
 
 
 def test_a_damaged_checkpoint_is_refused_before_anything_is_trained(config: RunConfig, resampler_run: Path, tmp_path: Path) -> None:

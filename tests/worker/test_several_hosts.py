@@ -1,5 +1,6 @@
 """Workers on hosts that share a database and an object store and not one directory. The store is moto's S3 emulator on loopback."""
 
+import errno
 import os
 import shutil
 import signal
@@ -181,8 +182,39 @@ def test_a_store_that_is_away_is_waited_for_and_nothing_is_lost(house, one, s3_s
     house.wait(job_id, "succeeded", 60)
     at_work.join(20)
     assert_stored(house, job_id)
-    assert "The store answers again." in notes(house)
+    assert "Store and disk answer again." in notes(house)
     assert len(house.stored_points(job_id)) == 60
+
+
+def test_a_disk_that_is_full_for_a_moment_is_waited_for_and_nothing_is_lost(house, one, monkeypatch):
+    real, failed = rundir.write_whole, []
+
+    def full_once(path: Path, data: str | bytes) -> None:
+        if uploads.HELD in path.parts and not failed:
+            failed.append(path)
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        real(path, data)
+
+    monkeypatch.setattr(rundir, "write_whole", full_once)
+    job_id = house.submit("slow", steps=40)
+    one.work().take()
+    assert (len(failed), house.job(job_id).status) == (1, "succeeded")
+    assert_stored(house, job_id)
+    assert [text for text in notes(house) if "No space left on device" in text]
+    assert "Store and disk answer again." in notes(house)
+
+
+def test_a_defect_that_ends_the_uploads_ends_the_job_and_not_only_when_its_training_is_over(house, one, monkeypatch):
+    def defect(self: uploads.Uploads) -> list[str]:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(uploads.Uploads, "round", defect)
+    job_id = house.submit("slow", steps=10_000)
+    with pytest.raises(RuntimeError, match="a defect"):
+        one.work().take()
+    job = house.job(job_id)
+    assert (job.status, job.reason, job.detail) == ("failed", "infrastructure", "RuntimeError('a defect')")
+    assert len(house.stored_points(job_id)) < 10_000
 
 
 def test_a_stop_does_not_wait_for_a_store_that_is_away_and_the_rest_is_uploaded_later(house, one, s3_store, monkeypatch):
@@ -304,7 +336,7 @@ def test_an_export_is_made_on_another_host_and_every_file_of_it_is_in_the_store(
     two.work().take()
     job, made = row(house, Job, export_id=export.id), exported(house)
     assert (job.status, made.directory) == ("succeeded", artifacts.join(house.attempts(job.id)[0].directory, "model"))
-    assert made.directory.startswith(f"{house.settings.artifacts}/run-1/exports/resampler-20/")
+    assert made.directory.startswith(f"{row(house, Run).directory}/exports/resampler-20")
     here = two.holds(made.directory)
     files = [path for path in here.rglob("*") if path.is_file()]
     assert names(made.directory) == {path.name for path in files} == {"config.json", "tokenizer.json", "model.safetensors", "card.txt"}

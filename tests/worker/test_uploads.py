@@ -8,10 +8,13 @@ import pytest
 from sqlmodel import select
 
 from app import artifacts
-from app.checkpoints import stored, view
+from app.checkpoints import exports, retention, stored, view
+from app.errors import Conflict
 from app.evaluations import service as evaluations
 from app.jobs import service as jobs
-from app.models import Attempt, Checkpoint, Evaluation, Job, Worker
+from app.models import Attempt, Checkpoint, Evaluation, Job, Run, Worker
+from app.runs import copies
+from panollava import rundir
 from tests.worker.conftest import built
 from tests.worker.hosts import Host, Played, row
 from worker import hold, orphans, process, scratch, uploads
@@ -90,6 +93,107 @@ def test_an_attempt_that_was_followed_by_another_marks_nothing(attempt):
         session.get_one(Job, attempt.job_id).attempt = 2
     attempt.uploads.round()
     assert attempt.stored() == {}
+
+
+def test_an_attempt_that_was_followed_by_another_removes_nothing(attempt):
+    for step in (5, 10):
+        attempt.save(f"step={step:06d}.ckpt", "step", step)
+        attempt.uploads.round()
+    attempt.remove("step=000005.ckpt")
+    before = attempt.stored(), attempt.objects()
+    with attempt.house.sessions.writing.begin() as session:
+        session.get_one(Job, attempt.job_id).attempt = 2
+    attempt.uploads.round()
+    assert (attempt.stored(), attempt.objects()) == before
+    assert before[0] == {"step=000005.ckpt": 5, "step=000010.ckpt": 10}
+
+
+def pin(attempt, step: int, pinned: bool = True) -> None:
+    with attempt.house.sessions.writing.begin() as session:
+        for each in session.exec(select(Checkpoint).where(Checkpoint.step == step)).all():
+            retention.pin(session, each, pinned)
+
+
+def fork(attempt, step: int) -> None:
+    with attempt.house.sessions.writing.begin() as session:
+        (start,) = session.exec(select(Checkpoint).where(Checkpoint.step == step)).all()
+        copies.fork(session, session.exec(select(Run)).one(), {}, attempt.house.settings, "ann", checkpoint_id=start.id)
+
+
+def evaluate(attempt, step: int) -> None:
+    (wanted,) = [each for each in attempt.house.checkpoints(attempt.job_id) if each.step == step]
+    attempt.house.evaluate(wanted.path)
+
+
+def export(attempt, step: int) -> None:
+    with attempt.house.sessions.writing.begin() as session:
+        exports.export(session, session.exec(select(Checkpoint).where(Checkpoint.step == step)).one(), "ann")
+
+
+@pytest.mark.parametrize("want", [pin, fork, evaluate, export])
+def test_a_removed_checkpoint_that_somebody_wants_stays_in_the_store(attempt, want):
+    for step in (5, 10):
+        attempt.save(f"step={step:06d}.ckpt", "step", step)
+        attempt.uploads.round()
+    want(attempt, 5)
+    attempt.save("step=000015.ckpt", "step", 15)
+    attempt.remove("step=000005.ckpt")
+    attempt.remove("step=000010.ckpt")
+    attempt.uploads.round()
+    assert attempt.stored() == {"step=000005.ckpt": 5, "step=000015.ckpt": 15}
+    assert attempt.objects() == {f"step=0000{step}.ckpt{note}" for step in ("05", "15") for note in ("", ".json")}
+
+
+def test_one_that_is_pinned_no_more_leaves_the_store_as_any_other(attempt):
+    for step in (5, 10):
+        attempt.save(f"step={step:06d}.ckpt", "step", step)
+        attempt.uploads.round()
+    pin(attempt, 5)
+    attempt.remove("step=000005.ckpt")
+    attempt.uploads.round()
+    assert "step=000005.ckpt" in attempt.stored()
+    pin(attempt, 5, pinned=False)
+    attempt.uploads.round()
+    assert attempt.stored() == {"step=000010.ckpt": 10}
+
+
+def test_one_that_was_pinned_while_it_was_being_removed_stays(attempt):
+    for step in (5, 10):
+        attempt.save(f"step={step:06d}.ckpt", "step", step)
+        attempt.uploads.round()
+    attempt.remove("step=000005.ckpt")
+    (going,) = [each for each in attempt.house.checkpoints(attempt.job_id) if each.step == 5]
+    pin(attempt, 5)
+    attempt.uploads._remove(going)
+    assert "step=000005.ckpt" in attempt.stored() and "step=000005.ckpt" in attempt.objects()
+
+
+def test_one_that_is_on_its_way_out_of_the_store_can_be_wanted_no_more(attempt):
+    for step in (5, 10):
+        attempt.save(f"step={step:06d}.ckpt", "step", step)
+        attempt.uploads.round()
+    attempt.remove("step=000005.ckpt")
+    (going,) = [each for each in attempt.house.checkpoints(attempt.job_id) if each.step == 5]
+    with attempt.house.sessions.writing.begin() as session:
+        assert stored.release(session, going)
+    with pytest.raises(Conflict, match="makes room"):
+        pin(attempt, 5)
+
+
+def test_the_trainer_is_told_to_leave_one_that_is_pinned_before_the_store_has_it(attempt, monkeypatch):
+    attempt.save("step=000005.ckpt", "step", 5)
+    pin(attempt, 5)
+
+    def away(row: Checkpoint) -> None:
+        raise artifacts.Away("the store does not answer")
+
+    monkeypatch.setattr(attempt.uploads, "_checkpoint", away)
+    with pytest.raises(artifacts.Away):
+        attempt.uploads.round()
+    assert not rundir.make_room(attempt.claimed.directory / "checkpoints" / "step=000005.ckpt")
+    monkeypatch.undo()
+    attempt.uploads.round()
+    assert attempt.stored() == {"step=000005.ckpt": 5}
 
 
 def test_a_worker_that_comes_after_one_that_died_uploads_what_that_had_not(house, one, attempt):

@@ -5,10 +5,12 @@ from typing import Annotated
 from fastapi import APIRouter, BackgroundTasks, Form, Request, Response
 
 from app.access.permissions import READ, Launcher
-from app.deps import BellDep, SessionDep, SettingsDep, SweepDep
+from app.deps import BellDep, SessionDep, SettingsDep, StateDep, SweepDep
 from app.pages import FrameDep, redirect
 from app.runs import changes, copies, removal, stages
+from app.runs import service as runs
 from app.runs.routes import RunDep
+from app.runs.stage_routes import notes_of_clone
 from panollava.stages import Stage
 
 router = APIRouter(prefix="/runs", include_in_schema=False, dependencies=[READ])
@@ -35,10 +37,11 @@ def resume_stage(actor: Launcher, request: Request, run: RunDep, stage: Stage, s
 
 @router.post("/{run_id:int}/stages/{stage}/clone")
 def clone_stage(
-    actor: Launcher, request: Request, run: RunDep, stage: Stage, session: SessionDep, settings: SettingsDep, ring: BellDep
+    actor: Launcher, request: Request, run_id: int, stage: Stage, state: StateDep, session: SessionDep, settings: SettingsDep, ring: BellDep
 ) -> Response:  # fmt: skip
     """Its page is that of the new run."""
-    made = copies.clone_stage(session, run, stage, {}, settings, actor.name)
+    notes, run = notes_of_clone(state, run_id, stage), runs.get(session, run_id)
+    made = copies.clone_stage(session, run, stage, {}, settings, actor.name, read_note=notes)
     ring(made.config["devices"])
     return redirect(request, f"/runs/{made.id}")
 
