@@ -65,7 +65,7 @@ def bells(url: str, queue: str) -> int:
 def test_a_bell_that_rang_before_the_worker_came_does_no_harm_after_it(house, url):
     job_id = house.submit("steady", devices=8)
     assert doorbell.ring(8, url)
-    house.worker(url, "late", "0,1,2,3,4,5,6,7", SWEEP_SECONDS="3600")
+    house.worker(url, "late", "2,3,4,5,6,7,8,9", SWEEP_SECONDS="3600")
     assert house.wait(job_id, "succeeded").attempt == 1
     late = house.submit("steady", devices=8)
     assert doorbell.ring(8, url)
@@ -77,7 +77,7 @@ def test_streams_are_woken_by_a_redis_and_go_without_on_files(house, url):
 
 
 def test_a_worker_that_is_told_to_leave_saves_its_job_which_the_next_bell_brings_to_its_successor(house, url):
-    first = house.worker(url, "leaver", "0,1,2,3", SWEEP_SECONDS="3600")
+    first = house.worker(url, "leaver", "10,11,12,13", SWEEP_SECONDS="3600")
     job_id = house.submit("slow", steps=100_000, devices=4)
     house.until_ready("leaver")
     doorbell.ring(4, url)
@@ -85,7 +85,7 @@ def test_a_worker_that_is_told_to_leave_saves_its_job_which_the_next_bell_brings
     first.send_signal(signal.SIGTERM)
     assert first.wait(60) == 0, house.story()
     assert house.job(job_id).status == "queued"
-    house.worker(url, "successor", "0,1,2,3", SWEEP_SECONDS="3600")
+    house.worker(url, "successor", "10,11,12,13", SWEEP_SECONDS="3600")
     house.until(lambda: house.stored_points(job_id, 2), "the next attempt trains")
     house.stop(job_id)
     house.wait(job_id, "stopped")
