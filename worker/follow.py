@@ -140,15 +140,14 @@ class Follower:
         with self._sessions.writing.begin() as session:
             if beat and not jobs.heartbeat(session, self._claimed.job_id, self._claimed.number):
                 raise Fenced
-            save = save_at and jobs.take_save(session, self._claimed.job_id, self._claimed.number)
+            if save_at and jobs.take_save(session, self._claimed.job_id, self._claimed.number):
+                (self._claimed.directory / SAVE_FILE).touch()  # before the commit: whoever dies in between saves twice, not never
             taken = take_in(session, self._claimed)
             attempt = session.get_one(Attempt, self._claimed.attempt_id)  # as `take_in` has left it
             stored = attempt.event_offset, attempt.log_offset
         self._stored = stored
         if beat:
             self._beat_at = time.monotonic() + HEARTBEAT_SECONDS
-        if save:
-            (self._claimed.directory / SAVE_FILE).touch()
         if taken:
             doorbell.announce(self._broker_url)
         return taken

@@ -137,6 +137,8 @@ def status(session: Session, run: Run) -> str:
 def job_of(session: Session, run: Run, stage: Stage | None = None) -> tuple[Stage, Job]:
     """The newest job of a stage, or of the last stage that has one. Raises NotFound when there is none."""
     begun = [each for each in state(session, run).stages if each.job and stage in (None, each.stage)]
+    if not begun and stage is None:
+        raise NotFound(_("No stage of run {id} has begun.").format(id=run.id))
     if not begun:
         raise NotFound(_("Stage {stage} of run {id} has not begun.").format(stage=stage, id=run.id))
     assert begun[-1].job

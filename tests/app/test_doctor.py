@@ -160,6 +160,8 @@ def test_devices_of_two_workers_of_none_and_those_that_are_not_there_are_told(se
     monkeypatch.setattr(machine, "all_devices", lambda: ["0", "1"])
     join(session, "a", ["0"])
     join(session, "b", ["0", "7"])
+    for name in ("c", "d"):
+        join(session, name, ["cpu"])  # which everybody shares
     told = {text: level for level, text, _do in looked(workers.check(engine), "devices")}
     assert told == {
         "0 belongs to 2 workers": "fail",

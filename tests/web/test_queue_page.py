@@ -169,6 +169,8 @@ def test_a_worker_that_takes_nothing_says_why(three):
         session.exec(select(Worker)).one().held_back = "GPU 0 is occupied by python (pid 7), which is no run of this house"
     html = re.sub(r"\s+", " ", three.browser.get("/?part=workers").text)
     assert "takes nothing" in html and "x1: GPU 0 is occupied by python (pid 7), which is no run of this house." in html
+    sidebar = three.browser.get("/house").text
+    assert "takes nothing" in sidebar and "GPU 0 is occupied by python" in sidebar and "idle" not in sidebar
 
 
 def test_browsers_listen_to_every_kind_of_event_that_the_queue_tells(three):

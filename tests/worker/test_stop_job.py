@@ -4,9 +4,14 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from app.jobs import service as jobs
 from panollava.events import SAVE_FILE
-from tests.worker.conftest import IMPATIENT
+from panollava.rundir import CHECKPOINTS
+from tests.worker.conftest import IMPATIENT, NOBODY
+from worker import follow
+from worker.follow import Claimed, Follower
 
 
 @contextmanager
@@ -81,6 +86,20 @@ def test_a_checkpoint_that_a_person_asks_for_is_saved_once(house):
         assert not (Path(house.attempts(job_id)[0].directory) / SAVE_FILE).exists()
         assert house.job(job_id).save_requested_at is None
         house.stop(job_id)
+
+
+def test_a_checkpoint_that_was_asked_for_is_saved_although_its_worker_dies_before_it_has_written_that_it_saw_the_wish(
+    house, dead_worker, monkeypatch
+):
+    job_id = dead_worker("slow", steps=100_000)
+    house.do(jobs.request_save, job_id, "a person")
+    (attempt,) = house.attempts(job_id)
+    follower = Follower(house.sessions, Claimed.of(attempt), NOBODY)
+    monkeypatch.setattr(follow, "take_in", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        follower.round()
+    assert house.job(job_id).save_requested_at, "who comes next sees the wish"
+    house.until((Path(attempt.directory) / CHECKPOINTS / "asked.ckpt").exists, "the trainer has saved")
 
 
 def test_a_worker_that_leaves_queues_its_job_again_and_the_next_one_continues(house):

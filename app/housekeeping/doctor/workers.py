@@ -93,7 +93,7 @@ def _devices(here: Sequence[Worker]) -> Iterator[Finding]:
         yield Finding("devices", "fail", _("nvidia-smi is there and lists no device"), _("mend the driver; workers would train on the CPU"))
     owned = Counter(device for row in here for device in set(row.devices))
     problems = {
-        _("{device} belongs to {n} workers"): [device for device, n in owned.items() if n > 1],
+        _("{device} belongs to {n} workers"): [device for device, n in owned.items() if n > 1 and device != "cpu"],
         _("{device} belongs to a worker and is not there"): [device for device in owned if device not in {*found, "cpu"}],
     }
     for text, devices in problems.items():
