@@ -93,16 +93,10 @@ def _begun(state: RunState, stage: Stage, refused: Container[JobStatus], why: st
 def resume_stage(session: Session, run: Run, stage: Stage, actor: str) -> None:
     """Go on with a stage that failed or was stopped, from its last good checkpoint. Raises Conflict for any other."""
     runs.hold(session, run)
-    state = runs.state(session, run)
-    asked = runs.stage_of(state, stage)
-    if why := why_not(state, asked):
-        raise Conflict(why)
-    assert asked.job
-    if asked.job.status is JobStatus.succeeded:
-        raise Conflict(
-            _("Stage {stage} of run {id} has succeeded; there is nothing to resume. A retry trains it again.").format(stage=stage, id=run.id)
-        )
-    jobs.retry(session, asked.job, actor, reason="resumed")
+    if runs.stage_of(runs.state(session, run), stage).status == JobStatus.succeeded:
+        text = _("Stage {stage} of run {id} has succeeded; there is nothing to resume. A retry trains it again.")
+        raise Conflict(text.format(stage=stage, id=run.id))
+    retry_stage(session, run, stage, actor, reason="resumed")
 
 
 def open_gate(session: Session, run: Run, stage: Stage, actor: str) -> None:
