@@ -54,9 +54,15 @@ def engine(url: str) -> Engine:
 
 
 def session_factory(engine: Engine, *, read_only: bool = False) -> sessionmaker[Session]:
-    """Sessions on this engine. The database itself refuses writes in a read-only one, and such a session never waits for a writer."""
-    bind = engine.execution_options(postgresql_readonly=True) if read_only else engine
-    return sessionmaker(bind, class_=Session, expire_on_commit=False)
+    """Sessions on this engine. A read-only one sees the database as it is at its first query, however many follow: what a page counts and
+    what it lists agree. The database itself refuses writes in it, and it never waits for a writer."""
+    return sessionmaker(_reader(engine) if read_only else engine, class_=Session, expire_on_commit=False)
+
+
+def _reader(engine: Engine) -> Engine:
+    """Every transaction on SQLite sees one moment, and `begin` below knows the readers by this option of PostgreSQL's."""
+    isolation = {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
+    return engine.execution_options(postgresql_readonly=True, **isolation)
 
 
 def migrate(url: str) -> None:

@@ -21,13 +21,13 @@ SOON = 60.0
 
 def why_waiting(session: Session, job: Job) -> str:
     """One clause that a page puts after "waiting: "."""
-    return reasons(session, [job])[job.id]
+    return reasons(session, [job]).get(job.id, _("a worker has just taken it"))
 
 
 def reasons(session: Session, jobs: Sequence[Job]) -> dict[int, str]:
-    """For every queued job among these, by its id. Five queries for a page of any length."""
+    """For every queued job among these that was not taken since it was read, by its id. Five queries for a page of any length."""
     house, ahead = _House.of(session), _ahead(session)
-    return {job.id: house.why(job.devices, ahead[job.id]) for job in jobs if job.status is JobStatus.queued}
+    return {job.id: house.why(job.devices, ahead[job.id]) for job in jobs if job.status is JobStatus.queued and job.id in ahead}
 
 
 def _ahead(session: Session) -> dict[int, int]:

@@ -2,10 +2,11 @@
 
 from datetime import timedelta
 
+import pytest
 from sqlmodel import select, update
 
 from app import db
-from app.jobs import pauses
+from app.jobs import pauses, waiting
 from app.jobs import service as jobs
 from app.models import Job, Worker
 from panollava.events import Progress
@@ -19,6 +20,36 @@ def why(house, session):
 def test_no_worker_at_all(house, session):
     house.create(session)
     assert why(house, session) == ["needs 1 device; no worker serves x1"]
+
+
+@pytest.fixture
+def waits(house):
+    """A job that the only worker may take whenever it wants."""
+    with house.writing.begin() as session:
+        house.create(session)
+        house.worker(session)
+
+
+def take(house):
+    with house.writing.begin() as session:
+        house.claim(session, session.exec(select(Worker)).one())
+
+
+def test_a_page_that_is_being_read_while_the_job_is_taken_shows_the_moment_before(house, waits):
+    with house.reading() as session:
+        job = session.exec(select(Job)).one()
+        take(house)
+        assert jobs.why_waiting(session, job) == "a worker is free and about to take it"
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_a_writer_that_sees_it_taken_since_it_was_read_says_so(house, waits):
+    with house.writing() as session:
+        job = session.exec(select(Job)).one()
+        take(house)
+        assert jobs.why_waiting(session, job) == "a worker has just taken it"
+        assert waiting.reasons(session, [job]) == {}
 
 
 def test_no_worker_with_as_many_devices(house, session):

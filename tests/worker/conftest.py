@@ -291,14 +291,19 @@ class House:
     def story(self) -> str:
         """What a failed test prints."""
         told = [f"job {job.id}: {self.states(job.id)} {job.reason} {job.detail}" for job in self.jobs()]
-        logs = [f"--- {log.name}\n{log.read_text()}" for log in sorted(self.settings.home.glob("worker-*.log"))]
-        return "\n".join(told + logs)
+        return "\n".join([*told, self.logs()])
+
+    def logs(self) -> str:
+        """Of every worker and server that was started here."""
+        logs = [log for log in sorted(self.settings.home.glob("**/*.log")) if log.name.startswith(("worker", "server"))]
+        return "\n".join(f"--- {log}\n{log.read_text()}" for log in logs)
 
     def close(self) -> None:
-        """No process outlives its test."""
+        """No process outlives its test. pytest shows what they have written if that has failed."""
         for process in self.processes:
             process.kill()
             process.wait()
+        print(self.logs())
         for trainer in self.trainers():
             if trainer.alive:
                 with suppress(ProcessLookupError):
