@@ -51,6 +51,7 @@ def export(session: Session, checkpoint: Checkpoint, actor: str, is_gone: Callab
     """
     runs.hold(session, session.get_one(Run, checkpoint.run_id))
     stage = session.get_one(StageRun, checkpoint.stage_id, with_for_update=True)  # whoever else asks at this moment finds this one's
+    checkpoints.lock(session, checkpoint)
     _check(checkpoint, stage)
     wanted = find(session, checkpoint) or Export(
         run_id=checkpoint.run_id, stage_id=stage.id, step=checkpoint.step, sha256=checkpoint.sha256, path=checkpoint.path,
@@ -113,8 +114,10 @@ def get(session: Session, checkpoint: Checkpoint) -> Export:
 
 
 def job_of(session: Session, export: Export) -> Job:
-    """Its newest job."""
-    return _jobs(session, export)[0]
+    """Its newest job. Raises NotFound for an export that was deleted since it was read: no other has none."""
+    if not (found := _jobs(session, export)):
+        raise NotFound(_("There is no export {id} any more.").format(id=export.id))
+    return found[0]
 
 
 def _jobs(session: Session, export: Export) -> Sequence[Job]:

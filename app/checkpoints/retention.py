@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 from sqlmodel import Session, col, select
 
-from app import artifacts, db, discards
+from app import artifacts, discards
 from app.checkpoints import kept
 from app.checkpoints import service as checkpoints
 from app.checkpoints.kept import File
@@ -92,7 +92,7 @@ def apply(session: Session, run: Run, rule: Rule, only: Collection[int] | None =
     Files go before their rows: whoever is killed in between leaves rows without files, which say so and go the next time. Objects of a store go
     after them, by `discards.sweep`: the store is not waited for in here.
     """
-    db.lock(session, f"retention {run.id}")
+    checkpoints.locked(session, Checkpoint.run_id == run.id)  # who wants one of them has said so, or finds it gone
     planned = plan(session, run, rule)
     go = [each for each in planned.go if only is None or {name.id for name in each.names} & set(only)]
     size = freed(go)
@@ -102,9 +102,9 @@ def apply(session: Session, run: Run, rule: Rule, only: Collection[int] | None =
 
 
 def delete(session: Session, checkpoint: Checkpoint) -> int:
-    """Remove one file under all its names; the bytes that this frees. Raises Conflict naming what it is kept for."""
+    """Remove one file under all its names; the bytes that this frees. Raises Conflict naming what it is kept for, NotFound where it is gone."""
+    checkpoints.lock(session, checkpoint)
     run = session.get_one(Run, checkpoint.run_id)
-    db.lock(session, f"retention {run.id}")
     found = next(each for each in _files(session, run, Rule(steps=0)) if checkpoint.id in {name.id for name in each.names})
     if found.reasons:
         raise Conflict(_("Checkpoint {id} is kept: {why}.").format(id=checkpoint.id, why=", ".join(found.reasons)))
@@ -114,10 +114,11 @@ def delete(session: Session, checkpoint: Checkpoint) -> int:
 
 
 def pin(session: Session, checkpoint: Checkpoint, pinned: bool) -> None:
-    """Its file, under all its names. Raises Conflict when its trainer has just removed it."""
+    """Its file, under all its names. Raises Conflict or NotFound when it has just been removed."""
+    names = checkpoints.lock(session, checkpoint)
     if pinned:
         checkpoints.hold(session, checkpoint)
-    for name in kept.names_of(session, [checkpoint])[kept.file_of(checkpoint)]:
+    for name in names:
         name.pinned = pinned
         session.add(name)
 

@@ -1,6 +1,7 @@
 """Rows of checkpoint files. The file and its note are the truth about what a checkpoint holds; a row says where to find it."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,16 +70,31 @@ def forget(session: Session, attempt: Attempt, removed: CheckpointRemoved) -> No
         session.flush()
 
 
+def lock(session: Session, checkpoint: Checkpoint) -> Sequence[Checkpoint]:
+    """The rows of its file, under all its names, for whoever says what it is wanted for or asks that before it is removed. Raises NotFound."""
+    same = {Checkpoint.stage_id: checkpoint.stage_id, Checkpoint.step: checkpoint.step, Checkpoint.sha256: checkpoint.sha256}
+    names = locked(session, *(column == value for column, value in same.items()))
+    if checkpoint not in names:
+        raise NotFound(_("There is no checkpoint {id} any more.").format(id=checkpoint.id))
+    return names
+
+
+def locked(session: Session, *which: bool) -> Sequence[Checkpoint]:
+    """These rows as they are now, until this transaction ends. Everybody locks several in one order."""
+    query = select(Checkpoint).where(*which).order_by(col(Checkpoint.id)).with_for_update()
+    return session.exec(query.execution_options(populate_existing=True)).all()
+
+
 def hold(session: Session, checkpoint: Checkpoint) -> Checkpoint:
     """Let its file stay although its stage is at work and makes room for newer ones, because somebody wants to use it.
 
     Its row: of a stage at work the one whose name the trainer gives to no other file. The caller's own row says what it is wanted for
-    (`stored.HELD`). Raises Conflict when it has gone.
+    (`stored.HELD`). Raises Conflict or NotFound when it has gone.
     """
+    lock(session, checkpoint)  # whoever lets it go waits, then sees what it is wanted for
     if session.get_one(Job, checkpoint.job_id).status in ENDED:
         return checkpoint
     lasting = kept.lasting(session, checkpoint)
-    session.refresh(lasting, with_for_update=True)  # whoever lets it go waits, then sees what it is wanted for
     if lasting.removed_at and not lasting.stored_at:
         raise Conflict(_("{path} makes room for newer ones at this moment. Choose one of those.").format(path=lasting.path))
     if not artifacts.is_remote(lasting.path):

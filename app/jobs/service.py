@@ -175,6 +175,7 @@ def _check_ours(session: Session, job: Job) -> None:
 
 def request_save(session: Session, job: Job, actor: str) -> None:
     """Ask for a checkpoint at the next step. Raises Conflict for a job that nobody works on."""
+    session.refresh(job, with_for_update=True)
     if job.status not in ACTIVE:
         raise Conflict(_("Job {id} is {status}; there is nothing to save.").format(id=job.id, status=job.status))
     _check_ours(session, job)

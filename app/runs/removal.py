@@ -16,6 +16,7 @@ from pathlib import Path
 from sqlmodel import Session, col, delete, func, or_, select
 
 from app import artifacts, discards
+from app.checkpoints import service as checkpoints
 from app.errors import Conflict
 from app.i18n import _
 from app.models import Checkpoint, Evaluation, Export, Job, Run, StageRun
@@ -43,7 +44,7 @@ class Contents:
 
 def contents(session: Session, run: Run, place: Path | str) -> Contents:
     """Looks at every file."""
-    checkpoints, evaluations, exports = (
+    saved, evaluations, exports = (
         session.exec(select(func.count()).select_from(table).where(col(table.run_id) == run.id)).one() for table in (Checkpoint, Evaluation, Export)
     )
     try:
@@ -51,7 +52,7 @@ def contents(session: Session, run: Run, place: Path | str) -> Contents:
     except artifacts.Away as error:
         log.warning("How much run %d has in the store is not known. %s", run.id, error)
         size = None
-    return Contents(checkpoints, evaluations, exports, size, heirs(session, run))
+    return Contents(saved, evaluations, exports, size, heirs(session, run))
 
 
 def heirs(session: Session, run: Run) -> Sequence[Run]:
@@ -68,6 +69,7 @@ def delete_run(session: Session, run: Run, place: Path | str, *, force: bool = F
     Raises Conflict while something of it waits or is at work, and without `force` for one from whose checkpoints other runs started.
     """
     runs.hold(session, run)
+    checkpoints.locked(session, Checkpoint.run_id == run.id)  # who begins something with one of them has done so, or finds it gone
     changes.refuse_while_open(session, run, _("deleted"))
     if not force and (others := heirs(session, run)):
         text = _("Run {id} gave the weights at the start of {runs}; their own checkpoints stay, but they could not begin again. Force it to delete.")

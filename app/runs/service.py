@@ -114,12 +114,16 @@ def states(session: Session, runs: Sequence[Run]) -> dict[int, RunState]:
     """Stages and statuses by run id. One query for a page of any length."""
     query = select(StageRun, Job).outerjoin(Job, col(Job.stage_id) == StageRun.id)
     query = query.where(col(StageRun.run_id).in_([run.id for run in runs])).order_by(col(StageRun.position), col(Job.id))
-    newest = {row.id: StageState(row, job) for row, job in session.exec(query)}
+    found = session.exec(query.execution_options(populate_existing=True))  # as things stand now, also for who waited for a lock
+    newest = {row.id: StageState(row, job) for row, job in found}
     return {run.id: RunState(run, [each for each in newest.values() if each.row.run_id == run.id]) for run in runs}
 
 
 def state(session: Session, run: Run) -> RunState:
-    return states(session, [run])[run.id]
+    """Raises NotFound for a run that was deleted since it was read: no other has no stages."""
+    if not (found := states(session, [run])[run.id]).stages:
+        raise NotFound(_("There is no run {id}.").format(id=run.id))
+    return found
 
 
 def stage_of(state: RunState, stage: Stage) -> StageState:
@@ -153,7 +157,7 @@ def attempts(session: Session, run: Run) -> list[tuple[Attempt, Stage]]:
 
 def stop(session: Session, run: Run, actor: str) -> None:
     """End the stage that is queued or at work; it saves first, and no stage follows it. Raises Conflict when there is none."""
-    current = state(session, run).current
+    current = _held(session, run)
     job = current.job
     if job is None or job.status in ENDED:
         raise Conflict(_gated(run, current) or _("Run {id} has {status}; there is nothing to stop.").format(id=run.id, status=current.status))
@@ -162,10 +166,21 @@ def stop(session: Session, run: Run, actor: str) -> None:
 
 def save(session: Session, run: Run, actor: str) -> None:
     """Ask the stage at work for a checkpoint at its next step. Raises Conflict when none is at work."""
-    current = state(session, run).current
+    current = _held(session, run)
     if (job := current.job) is None:
         raise Conflict(_gated(run, current) or _("Run {id} is not at work; there is nothing to save.").format(id=run.id))
     jobs.request_save(session, job, actor)
+
+
+def _held(session: Session, run: Run) -> StageState:
+    """The stage that the run is at: its worker does not end it, and so begin the next one, before this transaction ends."""
+    current = state(session, run).current
+    while current.job:
+        session.refresh(current.job, with_for_update=True)
+        if (now := state(session, run).current).job is current.job:
+            return now
+        current = now
+    return current
 
 
 def resume(session: Session, run: Run, actor: str) -> None:
