@@ -16,9 +16,10 @@ import orjson
 import sqlalchemy.orm
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, func, insert, make_url, select, text
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import IntegrityError, InterfaceError, InvalidRequestError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import SessionTransaction, sessionmaker
+from sqlalchemy.orm.exc import StaleDataError
 from sqlmodel import Session
 
 import migrations
@@ -27,6 +28,10 @@ from panollava.events import jsonable
 
 AWAY = (OperationalError, InterfaceError, PoolTimeout)
 """The database does not answer, is locked or has a full disk: worth another try."""
+GONE = (IntegrityError, StaleDataError, InvalidRequestError)
+"""A row that was there a moment ago is not any more, or one is that was not."""
+UNDONE = ("40P01", "40001")
+"""PostgreSQL has ended one of several that waited for each other (a deadlock), or that could not all be first."""
 LOCK_PATIENCE = 5000
 """Milliseconds that a writer waits for another writer of the same SQLite file."""
 CUT_OFF = {
@@ -98,6 +103,11 @@ def lock(session: Session, name: str) -> None:
     session.connection()
     if _dialect(session) == "postgresql":
         session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
+
+
+def lost_a_race(error: BaseException) -> bool:
+    """Whether another transaction may be what this one failed for: done again, it finds things settled."""
+    return isinstance(error, GONE) or getattr(getattr(error, "orig", None), "sqlstate", None) in UNDONE
 
 
 def emit(session: Session, kind: str, payload: dict[str, Any], run_id: int | None = None) -> None:

@@ -15,6 +15,7 @@ from app import db, health
 from app.access import pages as access_pages
 from app.access import routes as access
 from app.access.permissions import READ
+from app.again import Again
 from app.checkpoints import pages as checkpoint_pages
 from app.checkpoints import routes as checkpoints
 from app.datasets import pages as dataset_pages
@@ -88,6 +89,7 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.panollava = State(settings, Guarded(reading, outages), Guarded(writing, outages), hub, figures, outages)
+    app.add_middleware(Again)  # within all others
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=settings.allowed_hosts, www_redirect=False)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(GZipMiddleware, minimum_size=1000)  # event streams it leaves alone

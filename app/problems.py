@@ -119,6 +119,8 @@ def handle_problems(app: FastAPI) -> None:
 
     def found_away(request: Request, error: Exception) -> Response:
         """By this request, perhaps before the watch has seen it."""
+        if db.lost_a_race(error):
+            raise error
         log.error("%s %s: the database does not answer.", request.method, request.url.path, exc_info=error)
         since = request.app.state.panollava.outages.now().get("database")
         return database_away(request, DatabaseAway(since or datetime.now(UTC)))
