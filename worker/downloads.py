@@ -68,8 +68,8 @@ class Downloads:
     def _lose(self, row: Checkpoint, error: Gone) -> None:
         """Raises Fenced."""
         with self.sessions.writing.begin() as session:
-            job = session.get_one(Job, self.claimed.job_id, with_for_update=True)
-            if job.attempt != self.claimed.number or job.status not in ACTIVE:
+            job = session.get(Job, self.claimed.job_id, with_for_update=True)
+            if job is None or job.attempt != self.claimed.number or job.status not in ACTIVE:
                 raise Fenced
             stored.miss(session, row)
             instead = stored.choose_anew(session, self.claimed.job_id, self.claimed.number, ACTIVE)

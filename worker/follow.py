@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 
 class Fenced(Exception):
-    """A newer attempt owns the job, so this one may write nothing more."""
+    """A newer attempt owns the job, or it was deleted with its run, so this one may write nothing more."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,9 @@ class Claimed:
 
 def take_in(session: Session, claimed: Claimed) -> int:
     """Store what both files hold beyond the row's offsets, a batch of each; the caller commits. Returns the bytes stored. Raises Fenced."""
-    job = session.get_one(Job, claimed.job_id, with_for_update=True)  # whoever recovers the job reads the same files
+    job = session.get(Job, claimed.job_id, with_for_update=True)  # whoever recovers the job reads the same files
+    if job is None:
+        raise Fenced
     attempt = session.get_one(Attempt, claimed.attempt_id)
     lines = whole_lines(claimed.directory / EVENTS_FILE, attempt.event_offset)
     text = some_bytes(claimed.directory / OUTPUT_FILE, attempt.log_offset)
@@ -132,7 +134,10 @@ class Follower:
 
     def _round(self) -> int:
         with self._sessions.reading() as session:
-            status, save_at = session.exec(select(Job.status, Job.save_requested_at).where(Job.id == self._claimed.job_id)).one()
+            wishes = session.exec(select(Job.status, Job.save_requested_at).where(Job.id == self._claimed.job_id)).first()
+        if wishes is None:
+            raise Fenced
+        status, save_at = wishes
         self.stop_asked = status is JobStatus.stopping
         beat = time.monotonic() >= self._beat_at
         if not (beat or save_at or self._grown()):

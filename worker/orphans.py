@@ -53,8 +53,8 @@ def watched(session: Session, member: Member) -> list[Watched]:
 
 
 def again(session: Session, seen: Watched, member: Member) -> tuple[Job, Watched] | None:
-    """The same job, locked, as it is now; None if it is no longer that attempt's and that worker's."""
-    session.get_one(Job, seen.claimed.job_id, populate_existing=True, with_for_update=True)
+    """The same job, locked, as it is now; None if it is no longer that attempt's and that worker's, or was deleted."""
+    session.get(Job, seen.claimed.job_id, populate_existing=True, with_for_update=True)
     row = session.exec(_ACTIVE.where(Job.id == seen.claimed.job_id).execution_options(populate_existing=True)).first()
     if row is None or (row[0].attempt, row[0].worker_id) != (seen.claimed.number, seen.worker_id):
         return None

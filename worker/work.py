@@ -178,7 +178,8 @@ class Work:
     def _finish(self, claimed: Claimed, result: Outcome, code: int | None) -> Job:
         """One transaction. A job that only this worker's leaving stopped is queued again. Raises Fenced."""
         with self.sessions.writing.begin() as session:
-            job = session.get_one(Job, claimed.job_id, with_for_update=True)
+            if (job := session.get(Job, claimed.job_id, with_for_update=True)) is None:
+                raise Fenced
             drained = result.status is JobStatus.stopped and self.leaving.is_set() and job.status is not JobStatus.stopping
             mine = finish(
                 session, job.id, claimed.number, result.status,

@@ -36,8 +36,8 @@ def prune(session: Session, keep: timedelta = KEPT) -> int:
 
 def note(session: Session, job_id: int, attempt: int, level: str, text: str) -> bool:
     """A word of the manager's own about a job, as `panollava.events.Note` is the trainer's. False, with nothing told, if fenced off."""
-    job = session.get_one(Job, job_id, with_for_update=True)
-    if job.attempt != attempt:
+    job = session.get(Job, job_id, with_for_update=True)
+    if job is None or job.attempt != attempt:
         return False
     stage = session.get_one(StageRun, job.stage_id).stage if job.stage_id else None
     db.emit(session, "note", {"job_id": job_id, "attempt": attempt, "stage": stage, "level": level, "text": text}, run_id=job.run_id)

@@ -32,8 +32,8 @@ def finish(
     before this; `files` is where they lie on this host, if not where the row says. A success that left no result behind is a failure, and
     says so. A stop says what was saved. The caller commits, then rings.
     """
-    job = session.get_one(Job, job_id, populate_existing=True, with_for_update=True)
-    if job.attempt != attempt or job.status not in ACTIVE:
+    job = session.get(Job, job_id, populate_existing=True, with_for_update=True)
+    if job is None or job.attempt != attempt or job.status not in ACTIVE:
         return False
     ended = jobs.attempt_of(session, job)
     ended.exit_code, ended.ended_at = exit_code, db.now(session)
