@@ -7,6 +7,7 @@ job needs, final weights, and the newest step checkpoints as its rule says. A fi
 import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,8 +148,9 @@ def released(paths: Iterable[Path]) -> int:
     names: dict[tuple[int, int], list[int]] = defaultdict(list)
     facts = {}
     for path in {path.resolve() for path in paths if path.is_file()}:
-        facts[path] = found = path.stat()
-        names[found.st_dev, found.st_ino].append(found.st_nlink)
+        with suppress(FileNotFoundError):  # somebody else has just removed it
+            facts[path] = found = path.stat()
+            names[found.st_dev, found.st_ino].append(found.st_nlink)
     sizes = {(found.st_dev, found.st_ino): found.st_size for found in facts.values()}
     return sum(sizes[file] for file, links in names.items() if len(links) == links[0])
 

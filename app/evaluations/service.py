@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from sqlmodel import Session, col, select
 
@@ -131,10 +131,10 @@ def predictions(
 ) -> tuple[list[Prediction], int | None]:  # fmt: skip
     """The next answers, and where the ones after them begin; a cursor is a place in predictions.jsonl.
 
-    Raises Conflict before there are any, Invalid for a cursor that is none of ours.
+    Raises Conflict before there are any, NotFound when they were removed since, Invalid for a cursor that is none of ours.
     """
     answers: list[Prediction] = []
-    with predictions_path(evaluation, scratch).open("rb") as file:
+    with _opened(predictions_path(evaluation, scratch)) as file:
         if cursor and (file.seek(cursor - 1), file.read(1)) != (cursor - 1, b"\n"):
             raise Invalid(_("cursor: {cursor} is not the `next_cursor` of a page.").format(cursor=cursor))
         while len(answers) < limit:
@@ -144,6 +144,13 @@ def predictions(
             if condition in (None, answer.condition):
                 answers.append(answer)
         return answers, file.tell()
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        raise NotFound(_("{path} is not there any more.").format(path=path)) from None
 
 
 def compare(session: Session, ids: Sequence[int], base: int | None = None, scratch: Path | None = None) -> Comparison:

@@ -6,10 +6,12 @@ Objects of a store have no trash: the transaction names them to be removed, and 
 """
 
 import logging
+import os
 import shutil
 import time
 import uuid
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,10 +98,15 @@ def _is_ours(name: str, place: Path | str) -> bool:
 
 
 def _size(directory: str) -> int:
-    """Files with several names are counted once."""
+    """Files with several names are counted once. Those of a run at work come and go meanwhile."""
     if artifacts.is_remote(directory):
         return artifacts.size_below(directory)
-    found = {(stat.st_dev, stat.st_ino): stat.st_size for path in Path(directory).rglob("*") if (stat := path.lstat()) and not path.is_dir()}
+    found = {}
+    for place, _directories, names in os.walk(directory):
+        for name in names:
+            with suppress(FileNotFoundError):
+                stat = Path(place, name).lstat()
+                found[stat.st_dev, stat.st_ino] = stat.st_size
     return sum(found.values())
 
 

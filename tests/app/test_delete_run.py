@@ -1,11 +1,13 @@
 """A run is deleted with all that is its own, or not at all."""
 
+import os
 import time
 from pathlib import Path
 
 import pytest
 from sqlmodel import SQLModel, select
 
+from app.checkpoints import retention
 from app.errors import Conflict, NotFound
 from app.models import Evaluation, Event, Job, Run, Worker
 from app.runs import copies, removal, stages
@@ -160,3 +162,21 @@ def test_what_cannot_be_removed_and_what_is_not_ours_keeps_no_server_from_starti
     monkeypatch.undo()
     removal.empty([path])
     assert [each.name for each in trash.iterdir()] == ["notes~of~mine"]
+
+
+def test_what_would_go_is_told_although_files_go_while_they_are_counted(house, session, monkeypatch):
+    run = trained(house, session, "resampler")
+    size = removal.contents(session, run, house.settings.artifacts).size
+    half = Path(run.directory) / "half.part"
+    half.write_text("half")
+
+    def stat(path, *args, look=os.stat, **how):
+        if Path(path) == half:
+            half.unlink(missing_ok=True)
+        return look(path, *args, **how)
+
+    monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setattr(os, "lstat", lambda path: stat(path, follow_symlinks=False))
+    assert removal.contents(session, run, house.settings.artifacts).size == size
+    monkeypatch.setattr(Path, "is_file", lambda _path: True)
+    assert retention.released([half]) == 0

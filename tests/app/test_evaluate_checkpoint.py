@@ -113,3 +113,10 @@ def test_a_checkpoint_of_stage_vision_is_refused_because_it_cannot_answer(house,
     note.write_text(note.read_text().replace('"stage":"resampler"', '"stage":"vision"'))
     with pytest.raises(Invalid, match="stage vision, which learns no answers"):
         create(house, session, checkpoint)
+
+
+def test_answers_that_were_removed_are_not_found(house, session, checkpoint):
+    evaluation = create(house, session, checkpoint)
+    (answer(house, session, evaluation, "a red cube") / "predictions.jsonl").unlink()
+    with pytest.raises(NotFound, match="is not there any more"):
+        evaluations.predictions(evaluation, None, 10)
