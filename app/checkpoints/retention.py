@@ -21,6 +21,7 @@ from app.checkpoints.kept import File
 from app.errors import Conflict
 from app.i18n import _
 from app.models import ENDED, Checkpoint, Evaluation, Export, Job, JobKind, JobStatus, Run, StageRun
+from app.runs import service as runs
 from panollava import rundir
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,8 @@ def plan(session: Session, run: Run, rule: Rule) -> Plan:
 
 
 def keep(session: Session, run: Run, rule: Rule) -> None:
-    """From now on this is the run's rule."""
+    """From now on this is the run's rule. Raises NotFound for a run that was deleted meanwhile; it is not before this transaction ends."""
+    runs.hold(session, run)
     run.retention = rule.model_dump()
     session.add(run)
 

@@ -10,6 +10,7 @@ from sqlalchemy.exc import OperationalError
 from app.access import service as access
 from app.access.scope import Scope
 from app.again import MOST
+from app.checkpoints import retention
 from app.jobs import order
 from app.main import create_app
 from app.runs import removal
@@ -25,6 +26,7 @@ REQUESTS = {
     "rename": ("PATCH", "/api/v1/runs/1", {"name": "better"}),
     "archive": ("POST", "/api/v1/runs/1/archive", None),
     "keep less": ("POST", "/api/v1/runs/1/retention", {"steps": 0}),
+    "only keep a rule": ("POST", "/api/v1/runs/1/retention", {"steps": 1, "apply": False}),
     "move up": ("POST", "/api/v1/queue/reorder", {"job_id": 1}),
     "prefer": ("POST", "/api/v1/queue/reorder", {"job_id": 1, "priority": 5}),
     "pin": ("PATCH", "/api/v1/checkpoints/1", {"pinned": True}),
@@ -55,6 +57,7 @@ def client(house, app):
 @pytest.mark.parametrize("name", REQUESTS)
 def test_what_is_asked_of_a_run_that_is_being_deleted_finds_none(house, session, client, name):
     run = trained(house, session, "resampler")
+    retention.keep(session, run, retention.Rule())
     session.commit()
     method, path, body = REQUESTS[name]
     with ThreadPoolExecutor(1) as pool:
