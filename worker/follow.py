@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from threading import Event
 from typing import TypeVar
@@ -71,17 +72,36 @@ class Claimed:
         return about(run=self.run_id, job=self.job_id, attempt=self.number)
 
 
-def take_in(session: Session, claimed: Claimed) -> int:
-    """Store what both files hold beyond the row's offsets, a batch of each; the caller commits. Returns the bytes stored. Raises Fenced."""
+@dataclass(frozen=True)
+class Said:
+    """What a trainer's files hold beyond where the database is, a batch of each, and where that was."""
+
+    lines: bytes
+    event_offset: int
+    text: bytes
+    log_offset: int
+
+    def __len__(self) -> int:
+        return len(self.lines) + len(self.text)
+
+
+def hear(sessions: Sessions, claimed: Claimed) -> Said:
+    """Read on in both files, in no transaction: nobody else waits for a share that hangs."""
+    with sessions.reading() as session:
+        query = select(Attempt.event_offset, Attempt.log_offset).where(Attempt.id == claimed.attempt_id)
+        event_offset, log_offset = session.exec(query).one()
+    lines = whole_lines(claimed.directory / EVENTS_FILE, event_offset)
+    return Said(lines, event_offset, some_bytes(claimed.directory / OUTPUT_FILE, log_offset), log_offset)
+
+
+def take_in(session: Session, claimed: Claimed, said: Said) -> None:
+    """Store what was heard, but for what somebody else has stored since; the caller commits. Raises Fenced."""
     job = session.get_one(Job, claimed.job_id, with_for_update=True)  # whoever recovers the job reads the same files
     attempt = session.get_one(Attempt, claimed.attempt_id)
-    lines = whole_lines(claimed.directory / EVENTS_FILE, attempt.event_offset)
-    text = some_bytes(claimed.directory / OUTPUT_FILE, attempt.log_offset)
-    if lines and not ingest.events(session, job, attempt, lines):
+    if said.lines and attempt.event_offset == said.event_offset and not ingest.events(session, job, attempt, said.lines):
         raise Fenced
-    if text and not ingest.log(session, job, attempt, text):
+    if said.text and attempt.log_offset == said.log_offset and not ingest.log(session, job, attempt, said.text):
         raise Fenced
-    return len(lines) + len(text)
 
 
 def whole_lines(path: Path, offset: int, most: int = BATCH_BYTES) -> bytes:
@@ -112,6 +132,8 @@ class Follower:
         self._stored = (0, 0)
         self._beat_at = self._retry_at = time.monotonic()
         self._delay = 0.0
+        self._passed_on: datetime | None = None
+        """When a checkpoint was asked for that the trainer knows of."""
         self.away: Exception | None = None
         """Why the last round failed, if it did."""
         self.stop_asked = False
@@ -137,20 +159,24 @@ class Follower:
         beat = time.monotonic() >= self._beat_at
         if not (beat or save_at or self._grown()):
             return 0
+        said = hear(self._sessions, self._claimed)
+        if save_at and save_at != self._passed_on:
+            (self._claimed.directory / SAVE_FILE).touch()  # before the wish is taken: whoever dies in between saves twice, not never
+            self._passed_on = save_at
         with self._sessions.writing.begin() as session:
             if beat and not jobs.heartbeat(session, self._claimed.job_id, self._claimed.number):
                 raise Fenced
-            if save_at and jobs.take_save(session, self._claimed.job_id, self._claimed.number):
-                (self._claimed.directory / SAVE_FILE).touch()  # before the commit: whoever dies in between saves twice, not never
-            taken = take_in(session, self._claimed)
+            if save_at:
+                jobs.take_save(session, self._claimed.job_id, self._claimed.number)
+            take_in(session, self._claimed, said)
             attempt = session.get_one(Attempt, self._claimed.attempt_id)  # as `take_in` has left it
             stored = attempt.event_offset, attempt.log_offset
         self._stored = stored
         if beat:
             self._beat_at = time.monotonic() + HEARTBEAT_SECONDS
-        if taken:
+        if said:
             doorbell.announce(self._broker_url)
-        return taken
+        return len(said)
 
     def _grown(self) -> bool:
         names = (EVENTS_FILE, OUTPUT_FILE)

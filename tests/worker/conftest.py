@@ -34,7 +34,7 @@ from tests.deployments import LAPTOP, Databases
 from tests.tables import write_table
 from worker import roster
 from worker import scratch as scratch_of_host
-from worker.follow import Claimed, Sessions, take_in
+from worker.follow import Claimed, Sessions, hear, take_in
 from worker.process import OUTPUT_FILE, Identity, Patience
 from worker.work import Work
 
@@ -195,8 +195,10 @@ class House:
 
     def bring_in(self, job_id: int) -> None:
         """As a worker that dies right after it."""
+        (attempt,) = self.attempts(job_id)
+        said = hear(self.sessions, Claimed.of(attempt))
         with self.sessions.writing.begin() as session:
-            take_in(session, Claimed.of(session.exec(select(Attempt).where(Attempt.job_id == job_id)).one()))
+            take_in(session, Claimed.of(attempt), said)
 
     # what came of it
 

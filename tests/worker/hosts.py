@@ -13,7 +13,7 @@ from panollava.events import CheckpointRemoved
 from tests.worker.conftest import House
 from tests.worker.fake_trainer import SCRIPTS, Fake
 from worker import scratch, uploads
-from worker.follow import take_in
+from worker.follow import hear, take_in
 from worker.work import Work
 
 
@@ -59,8 +59,9 @@ class Played:
         self._take_in()
 
     def _take_in(self) -> None:
+        said = hear(self.house.sessions, self.claimed)
         with self.house.sessions.writing.begin() as session:
-            take_in(session, self.claimed)
+            take_in(session, self.claimed, said)
 
     def stop(self) -> None:
         """It has ended, all of it is stored."""
