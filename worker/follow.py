@@ -6,7 +6,7 @@ take over at any byte, and nothing is lost or doubled. How an attempt ended is j
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,10 +19,12 @@ from sqlalchemy.orm import sessionmaker
 from sqlmodel import Session, select
 
 from app import artifacts, db, doorbell, ingest
+from app.checkpoints import service as checkpoints
 from app.jobs import service as jobs
 from app.models import Attempt, Job, JobStatus
 from app.telemetry.json_logs import about
 from panollava.events import EVENTS_FILE, SAVE_FILE
+from worker import links
 from worker.process import OUTPUT_FILE, Patience, Stopping, Trainer
 
 POLL_SECONDS = 0.2
@@ -80,6 +82,8 @@ class Said:
     event_offset: int
     text: bytes
     log_offset: int
+    gone: Collection[str] = ()
+    """Checkpoints it tells of that the trainer has removed since. Only where files go to a store: elsewhere who wants one looks for its file."""
 
     def __len__(self) -> int:
         return len(self.lines) + len(self.text)
@@ -91,14 +95,15 @@ def hear(sessions: Sessions, claimed: Claimed) -> Said:
         query = select(Attempt.event_offset, Attempt.log_offset).where(Attempt.id == claimed.attempt_id)
         event_offset, log_offset = session.exec(query).one()
     lines = whole_lines(claimed.directory / EVENTS_FILE, event_offset)
-    return Said(lines, event_offset, some_bytes(claimed.directory / OUTPUT_FILE, log_offset), log_offset)
+    gone = links.make(claimed.directory, lines) if artifacts.is_remote(claimed.name) else ()
+    return Said(lines, event_offset, some_bytes(claimed.directory / OUTPUT_FILE, log_offset), log_offset, gone)
 
 
 def take_in(session: Session, claimed: Claimed, said: Said) -> None:
     """Store what was heard, but for what somebody else has stored since; the caller commits. Raises Fenced."""
     job = session.get_one(Job, claimed.job_id, with_for_update=True)  # whoever recovers the job reads the same files
     attempt = session.get_one(Attempt, claimed.attempt_id)
-    if said.lines and attempt.event_offset == said.event_offset and not ingest.events(session, job, attempt, said.lines):
+    if said.lines and attempt.event_offset == said.event_offset and not ingest.events(session, job, attempt, said.lines, said.gone):
         raise Fenced
     if said.text and attempt.log_offset == said.log_offset and not ingest.log(session, job, attempt, said.text):
         raise Fenced
@@ -172,11 +177,20 @@ class Follower:
             attempt = session.get_one(Attempt, self._claimed.attempt_id)  # as `take_in` has left it
             stored = attempt.event_offset, attempt.log_offset
         self._stored = stored
+        self._let_go(links.removed(said.lines) if artifacts.is_remote(self._claimed.name) else ())
         if beat:
             self._beat_at = time.monotonic() + HEARTBEAT_SECONDS
         if said:
             doorbell.announce(self._broker_url)
         return len(said)
+
+    def _let_go(self, removed: Collection[str]) -> None:
+        """The bytes of what the trainer has removed, unless its row has stayed for somebody who wants it."""
+        for path in removed:
+            with self._sessions.reading() as session:
+                is_wanted = checkpoints.at(session, artifacts.resolve(self._claimed.name, path)) is not None
+            if not is_wanted:
+                links.forget(self._claimed.directory, path)
 
     def _grown(self) -> bool:
         names = (EVENTS_FILE, OUTPUT_FILE)

@@ -51,14 +51,14 @@ class Played:
 
     def save(self, name: str, kind: Any, step: int) -> None:
         self.fake.save(name, kind, step, {})
-        self._take_in()
+        self.take_in()
 
     def remove(self, name: str) -> None:
         (self.claimed.directory / "checkpoints" / name).unlink()
         self.fake.say(CheckpointRemoved(path=f"checkpoints/{name}"))
-        self._take_in()
+        self.take_in()
 
-    def _take_in(self) -> None:
+    def take_in(self) -> None:
         said = hear(self.house.sessions, self.claimed)
         with self.house.sessions.writing.begin() as session:
             take_in(session, self.claimed, said)
