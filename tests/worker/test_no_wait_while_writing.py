@@ -4,25 +4,17 @@ import threading
 from pathlib import Path
 
 import pytest
-from fastapi.testclient import TestClient
 from sqlalchemy import Engine, event
 
 from app import artifacts
-from app.access import service as access
-from app.access.scope import Scope
 from app.jobs import service as jobs
-from app.main import create_app
 from app.models import Checkpoint
-from tests.worker.conftest import NOBODY, built
+from tests.worker.conftest import NOBODY
 from tests.worker.hosts import Host, Played, row
 from worker import follow
 from worker.follow import Follower, hear, take_in
 
-
-@pytest.fixture
-def house(tmp_path, databases, s3):
-    with built(tmp_path, databases, artifacts=s3) as house:
-        yield house
+pytestmark = pytest.mark.store
 
 
 @pytest.fixture
@@ -31,14 +23,6 @@ def best(house):
     house.submit("steady")
     Host(house, "one").work().take()
     return row(house, Checkpoint, kind="best")
-
-
-@pytest.fixture
-def client(house):
-    with house.sessions.writing.begin() as session:
-        token = access.create(session, "test", Scope.launch)[1]
-    with TestClient(create_app(house.settings), base_url="http://localhost", headers={"Authorization": f"Bearer {token}"}) as client:
-        yield client
 
 
 @pytest.fixture

@@ -21,34 +21,19 @@ from app.main import create_app
 from app.models import Checkpoint, Evaluation, Export, Job, Run, StageRun
 from panollava import rundir
 from panollava.config import RunConfig
-from tests.worker.conftest import built
-from tests.worker.hosts import Host, Played, assert_stored, names, notes, row, shorten
+from tests.worker.hosts import Played, assert_stored, names, notes, row, shorten
 from tests.worker.test_stop_job import working
 from worker import exchange, links, uploads
 
+pytestmark = pytest.mark.store
+
 WHOLE_WAY = ["queued", "starting", "running", "succeeded"]
-
-
-@pytest.fixture
-def house(tmp_path, databases, s3):
-    with built(tmp_path, databases, artifacts=s3) as house:
-        yield house
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     monkeypatch.setattr(exchange, "ROUND_SECONDS", 0.1)
     monkeypatch.setattr(exchange, "LONGEST_WAIT", 0.5)
-
-
-@pytest.fixture
-def one(house):
-    return Host(house, "one")
-
-
-@pytest.fixture
-def two(house):
-    return Host(house, "two")
 
 
 def beside(house, job_id: int) -> set[str]:

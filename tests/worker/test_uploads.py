@@ -19,26 +19,12 @@ from app.models import Attempt, Checkpoint, Evaluation, Job, Run, Worker
 from app.runs import copies
 from panollava import rundir
 from panollava.events import EVENTS_FILE, CheckpointRemoved, CheckpointSaved
-from tests.worker.conftest import NOBODY, built
-from tests.worker.hosts import Host, Played, row
+from tests.worker.conftest import NOBODY
+from tests.worker.hosts import Played, row
 from worker import hold, links, orphans, process, scratch, uploads
 from worker.follow import Fenced, Follower, hear
 
-
-@pytest.fixture
-def house(tmp_path, databases, s3):
-    with built(tmp_path, databases, artifacts=s3) as house:
-        yield house
-
-
-@pytest.fixture
-def one(house):
-    return Host(house, "one")
-
-
-@pytest.fixture
-def two(house):
-    return Host(house, "two")
+pytestmark = pytest.mark.store
 
 
 @pytest.fixture
