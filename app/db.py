@@ -16,7 +16,7 @@ import orjson
 import sqlalchemy.orm
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, func, insert, make_url, select, text
-from sqlalchemy.exc import IntegrityError, InterfaceError, InvalidRequestError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, InvalidRequestError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import SessionTransaction, sessionmaker
 from sqlalchemy.orm.exc import StaleDataError
@@ -32,6 +32,8 @@ GONE = (IntegrityError, StaleDataError, InvalidRequestError)
 """A row that was there a moment ago is not any more, or one is that was not."""
 UNDONE = ("40P01", "40001")
 """PostgreSQL has ended one of several that waited for each other (a deadlock), or that could not all be first."""
+READ_ONLY_TRANSACTION = "25006"
+"""PostgreSQL's word for a write that it refuses because it may only be read."""
 LOCK_PATIENCE = 5000
 """Milliseconds that a writer waits for another writer of the same SQLite file."""
 CUT_OFF = {
@@ -96,6 +98,19 @@ def now(session: Session) -> datetime:
         return datetime.fromisoformat(session.scalar(select(func.strftime("%Y-%m-%d %H:%M:%f+00:00", "now"))) or "")
     at: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
     return at.astimezone(UTC)
+
+
+def is_read_only(session: Session) -> bool:
+    """Whether a PostgreSQL takes no writes: a standby, one that is failed over, or one that was told so. A SQLite file is not asked."""
+    if _dialect(session) == "sqlite":
+        return False
+    told: bool = session.execute(text("SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only')::bool")).scalar_one()
+    return told
+
+
+def is_refused_write(error: DBAPIError) -> bool:
+    """Whether a database has said so of itself that may only be read."""
+    return getattr(error.orig, "sqlstate", None) == READ_ONLY_TRANSACTION
 
 
 def lock(session: Session, name: str) -> None:
@@ -186,3 +201,11 @@ def _prepare_postgresql(engine: Engine, patience: Mapping[str, Any]) -> None:
     def connect(connection: Any, _record: Any) -> None:
         connection.execute("; ".join(f"SET {name} = {int(value)}" for name, value in watch.items()))
         connection.commit()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        """SQLAlchemy leaves a connection that a reader had asking for READ WRITE: over the head of a server that was told to be read only, and a
+        standby has another error for it than for a write."""
+        raw: Any = connection.connection.dbapi_connection
+        if raw.read_only is False:
+            raw.read_only = None

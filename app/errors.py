@@ -51,6 +51,22 @@ class DatabaseAway(AppError):
         self.since = since
 
 
+class DatabaseReadOnly(AppError):
+    """It answers and takes no writes: a standby, say, or one that is failed over."""
+
+    status = 503
+    code = "database_read_only"
+
+    def __init__(self, since: datetime) -> None:
+        super().__init__(
+            _(
+                "The database can only be read at this moment: nothing of what you sent was stored. Pages go on to show what it holds. "
+                "Trainings at work go on too, and what they say is brought in when it can be written again."
+            )
+        )
+        self.since = since
+
+
 def status_of(error: AppError | BadInput) -> int:
     """What the edge answers with; input that the trainer's own modules refuse is as any other value that cannot work."""
     return error.status if isinstance(error, AppError) else Invalid.status

@@ -24,7 +24,7 @@ class PartStatus(BaseModel):
 
 
 class Readiness(BaseModel):
-    """A house whose broker is away is `degraded`: jobs are found by sweeps."""
+    """`degraded`: without its broker jobs are found by sweeps, without `writes` it can only be read."""
 
     status: Literal["ok", "degraded", "down"]
     parts: dict[PartName, PartStatus]

@@ -5,12 +5,14 @@ Knows lines and offsets; opens no file and ends no job: how an attempt ended is 
 
 import math
 from collections import defaultdict
+from collections.abc import Collection
 from typing import Any, Literal
 
 from sqlmodel import Session, col, update
 
 from app import db
 from app.checkpoints import service as checkpoints
+from app.checkpoints import stored
 from app.i18n import _
 from app.jobs import progress
 from app.jobs.states import move_on
@@ -30,10 +32,11 @@ QUOTED = 200
 """Bytes of a line that a note about it repeats."""
 
 
-def events(session: Session, job: Job, attempt: Attempt, lines: bytes) -> bool:
+def events(session: Session, job: Job, attempt: Attempt, lines: bytes, gone: Collection[str] = ()) -> bool:
     """Apply the whole lines that events.jsonl holds at `attempt.event_offset`, and advance it. False, with nothing written, if fenced off.
 
     Lines that somebody else applied meanwhile are left alone; go on from the row's offset. A line that is no event becomes a note.
+    Checkpoints that are `gone` when they are told of can be wanted by nobody.
     """
     if lines[-1:] not in (b"\n", b""):
         raise ValueError("The last line is torn; leave it for later.")
@@ -41,7 +44,7 @@ def events(session: Session, job: Job, attempt: Attempt, lines: bytes) -> bool:
     if not _owns(session, job, attempt):
         return False
     if _advance(session, attempt, "event_offset", offset, len(lines)):
-        _Batch(session, job, attempt).apply(lines, offset)
+        _Batch(session, job, attempt, gone).apply(lines, offset)
     return True
 
 
@@ -74,8 +77,8 @@ def _advance(session: Session, attempt: Attempt, column: Literal["event_offset",
 class _Batch:
     """Lines of one attempt. What comes often is gathered, and written and told once."""
 
-    def __init__(self, session: Session, job: Job, attempt: Attempt) -> None:
-        self._session, self._job, self._attempt = session, job, attempt
+    def __init__(self, session: Session, job: Job, attempt: Attempt, gone: Collection[str]) -> None:
+        self._session, self._job, self._attempt, self._gone = session, job, attempt, gone
         self._stage = session.get_one(StageRun, job.stage_id).stage if job.stage_id else None
         self._points: dict[str, list[Point]] = defaultdict(list)
         self._progress: Progress | None = None
@@ -100,10 +103,10 @@ class _Batch:
             case Progress():
                 self._progress = event
             case CheckpointSaved():
-                row = checkpoints.record(self._session, self._job, self._attempt, event)
+                row = checkpoints.record(self._session, self._job, self._attempt, event, is_gone=event.path in self._gone)
                 self._tell("checkpoint", {"checkpoint_id": row.id, "path": row.path, "kind": row.kind, "step": row.step, "metrics": row.metrics})
             case CheckpointRemoved():
-                checkpoints.forget(self._session, self._attempt, event)
+                stored.forget(self._session, self._attempt, event)
             case StageEvent():
                 self._begin(event)
             case Sample():

@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -16,11 +16,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import sessionmaker
 from sqlmodel import Session, select
 
-from app import doorbell
+from app import db, doorbell
 from app.errors import DatabaseAway
 from app.models import Event
 
-PartName = Literal["database", "broker"]
+PartName = Literal["database", "writes", "broker"]
+"""`writes` are away while the database answers and can only be read."""
 
 LOOK_SECONDS = 1.0
 SILENT_LOOKS = 10
@@ -34,6 +35,8 @@ class Part:
     name: PartName
     trouble: Callable[[], str | None]
     """Looks: what is wrong, or None."""
+    silence: str | None = "it says nothing"
+    """What it means when a look does not end."""
     since: datetime | None = None
     """Since when it has not answered, as far as this process knows."""
 
@@ -44,7 +47,8 @@ class Outages:
     def __init__(self, sessions: Callable[[], Session], broker_url: str | None) -> None:
         """The sessions are of an engine that nobody else uses: a pool that others have emptied is no outage."""
         self.database = Part("database", lambda: _trouble(sessions))
-        self._parts = [self.database]
+        self.writes = Part("writes", lambda: _refusal(sessions), silence=None)
+        self._parts = [self.database, self.writes]
         if broker_url:
             self._parts.append(Part("broker", lambda: doorbell.trouble(broker_url)))
         self.when_changed: Callable[[], None] = lambda: None
@@ -76,7 +80,7 @@ class Outages:
         while True:
             looking = asyncio.get_running_loop().run_in_executor(threads, part.trouble)
             if not await _ends(looking):
-                self._note(part, "it says nothing")
+                self._note(part, part.silence)
             self._note(part, await looking)
             await asyncio.sleep(LOOK_SECONDS)
 
@@ -84,9 +88,9 @@ class Outages:
         if (trouble is None) == (part.since is None):
             return
         if trouble is None:
-            log.warning("The %s answers again; it was away since %s.", part.name, part.since)
+            log.warning("Back: %s, away since %s.", part.name, part.since)
         else:
-            log.error("The %s does not answer: %s", part.name, trouble)
+            log.error("Away: %s. %s", part.name, trouble)
         part.since = datetime.now(UTC) if trouble else None
         self.when_changed()
 
@@ -120,4 +124,11 @@ def _trouble(sessions: Callable[[], Session]) -> str | None:
             session.exec(select(Event.id).limit(1)).first()
     except SQLAlchemyError as error:
         return str(getattr(error, "orig", None) or error).strip()
+    return None
+
+
+def _refusal(sessions: Callable[[], Session]) -> str | None:
+    """Of a database that does not answer the other part tells."""
+    with suppress(SQLAlchemyError), sessions() as session:
+        return "It can only be read." if db.is_read_only(session) else None
     return None

@@ -12,11 +12,12 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel
-from sqlalchemy.exc import DataError
+from sqlalchemy.exc import DataError, InternalError
 from starlette.exceptions import HTTPException
 
 from app import db, problem_page
-from app.errors import AppError, DatabaseAway, Unauthorized, status_of
+from app.access.permissions import SAFE
+from app.errors import AppError, DatabaseAway, DatabaseReadOnly, Unauthorized, status_of
 from app.i18n import _
 from app.pages import is_page
 from panollava.errors import BadInput
@@ -41,7 +42,7 @@ class Problem(BaseModel):
     instance: str
     code: str | None = None
     since: datetime | None = None
-    """Of `database_away`: since when, as far as this server knows."""
+    """Of `database_away` and `database_read_only`: since when, as far as this server knows."""
     errors: list[FieldProblem] = []
 
 
@@ -76,10 +77,21 @@ def database_away(request: Request, error: DatabaseAway) -> Response:
     wait = {"Retry-After": RETRY_SECONDS}
     if is_page(request) and "HX-Request" not in request.headers:
         return problem_page.wait_for_database(request, error.since, wait)
+    return _document(request, error, wait)
+
+
+def database_read_only(request: Request, error: DatabaseReadOnly) -> Response:
+    """What was sent is not stored; what can be read goes on."""
+    if is_page(request) and "HX-Request" not in request.headers:
+        return problem_page.render(request, error.status, str(error))
+    return _document(request, error, {"Retry-After": RETRY_SECONDS})
+
+
+def _document(request: Request, error: DatabaseAway | DatabaseReadOnly, headers: dict[str, str]) -> Response:
     body = Problem(
         title=HTTPStatus(error.status).phrase, status=error.status, detail=str(error), instance=request.url.path, code=error.code, since=error.since
     )  # fmt: skip
-    return ProblemResponse(body.model_dump(mode="json"), error.status, wait)
+    return ProblemResponse(body.model_dump(mode="json"), error.status, headers)
 
 
 def handle_problems(app: FastAPI) -> None:
@@ -124,6 +136,15 @@ def handle_problems(app: FastAPI) -> None:
         log.error("%s %s: the database does not answer.", request.method, request.url.path, exc_info=error)
         since = request.app.state.panollava.outages.now().get("database")
         return database_away(request, DatabaseAway(since or datetime.now(UTC)))
+
+    @app.exception_handler(InternalError)
+    def only_read(request: Request, error: InternalError) -> Response:
+        """What only reads has sessions that may do nothing else: a write in there is a defect."""
+        if request.method in SAFE or not db.is_refused_write(error):
+            return defect(request, error)
+        log.error("%s %s: the database can only be read.", request.method, request.url.path)
+        since = request.app.state.panollava.outages.now().get("writes")
+        return database_read_only(request, DatabaseReadOnly(since or datetime.now(UTC)))
 
     for kind in db.AWAY:
         app.exception_handler(kind)(found_away)

@@ -100,7 +100,7 @@ def _told(stage: Mapping[str, Any]) -> str:
 @runs.command("resume")
 def resume_run(context: Connection, run_id: RunId, stage: OneStage = None) -> None:
     """Continue where the run failed or was stopped."""
-    _client(context).post(f"{_address(run_id, stage)}/resume")
+    _say_gated(_client(context).post(f"{_address(run_id, stage)}/resume"))
 
 
 @runs.command("save")
@@ -120,9 +120,10 @@ def retry_run(
     if from_start and stage is None:
         raise typer.BadParameter(_("Say with --stage which one is to begin again."), param_hint="--from-start")
     if stage is None:
-        _client(context).post(f"/runs/{run_id}/retry")
+        run = _client(context).post(f"/runs/{run_id}/retry")
     else:
-        _client(context).post(f"/runs/{run_id}/stages/{stage}/retry", from_start=from_start or None)
+        run = _client(context).post(f"/runs/{run_id}/stages/{stage}/retry", from_start=from_start or None)
+    _say_gated(run)
 
 
 @runs.command("open-gate")
@@ -139,7 +140,7 @@ def clone_run(
     changes: Changes = None,
 ) -> None:
     """Queue the same once more; prints the new run's number."""
-    typer.echo(_client(context).post(f"{_address(run_id, stage)}/clone", {"config": _settings(changes)})["id"])
+    _tell_made(_client(context).post(f"{_address(run_id, stage)}/clone", {"config": _settings(changes)}))
 
 
 @runs.command("fork")
@@ -153,7 +154,21 @@ def fork_run(
 ) -> None:
     """Queue a run that starts from the weights of one of its checkpoints; prints the new run's number."""
     body = {"config": _settings(changes), "checkpoint_id": checkpoint, "stages": stage or None}
-    typer.echo(_client(context).post(f"{_address(run_id, of)}/fork", body)["id"])
+    _tell_made(_client(context).post(f"{_address(run_id, of)}/fork", body))
+
+
+def _tell_made(run: Mapping[str, Any]) -> None:
+    """The new run's number, for scripts on the standard output alone."""
+    typer.echo(run["id"])
+    _say_gated(run)
+
+
+def _say_gated(run: Mapping[str, Any]) -> None:
+    """Nothing was queued where a gate is closed: why, and what opens it."""
+    for stage in run["stages"]:
+        if stage["status"] == "gated":
+            text = _("Stage {stage} of run {id} does not start: {why}. To start it nevertheless: panollava runs open-gate {id} {stage}")
+            typer.echo(text.format(stage=stage["stage"], id=run["id"], why=stage["waiting_because"]), err=True)
 
 
 @runs.command("archive")

@@ -106,6 +106,7 @@ def train(
     ] = None,
     resume: Annotated[str | None, typer.Option(help="Checkpoint to continue, or auto. One of an earlier stage gives its weights.")] = None,
     fall_back: Annotated[bool, typer.Option(help="Where the checkpoint to resume is damaged, continue from the one before it.")] = False,
+    open_gate: Annotated[bool, typer.Option("--open-gate", help="Start the first stage although its gate is closed.")] = False,
     stage_dir: Annotated[Path | None, typer.Option(help="Directory of the one stage, instead of OUTPUT_DIR/NAME_STAGE.")] = None,
     **flags: Any,
 ) -> None:
@@ -115,7 +116,7 @@ def train(
         _log_to_console()
         from panollava.training.chain import train_chain
 
-        train_chain(run, resume=resume, stage_dir=stage_dir, fall_back=fall_back)
+        train_chain(run, resume=resume, stage_dir=stage_dir, fall_back=fall_back, open_gate=open_gate)
 
 
 @app.command()

@@ -37,6 +37,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByHouse:
     return ByHouse(config, log)
 
 
+@pytest.fixture(autouse=True)
+def without_dead_log_handlers() -> Iterator[None]:
+    """A command that ran in this process logs to the output that its test had: later tests, and threads of theirs, would find that closed."""
+    yield
+    root = logging.getLogger()
+    for handler in root.handlers.copy():
+        if isinstance(handler, logging.StreamHandler) and getattr(handler.stream, "closed", False):
+            root.removeHandler(handler)
+
+
 @pytest.fixture(scope="session")
 def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small PanoShapes data set: 40 training, 8 validation, 6 test panoramas."""

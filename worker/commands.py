@@ -54,10 +54,9 @@ def _train(session: Session, job: Job, place: Place) -> list[str]:
     config = config.model_copy(update={"stage": (stage.stage,), "init_from": start} | place.settings)
     written = _write(place, config)
     arguments = ["train", "--config", written, "--stage", stage.stage, "--stage-dir", str(place.directory), "--log-dir", ""]
-    for flag, checkpoint in (("--resume", resume), ("--init-from", start)):
-        arguments += [flag, checkpoint] if checkpoint else []
-    # The rows say how long a file is, the trainer finds out whether it is whole.
-    return [*arguments, "--fall-back"] if resume else arguments
+    if resume:
+        return [*arguments, "--resume", resume, "--fall-back"]  # the rows say how long a file is, the trainer finds out whether it is whole
+    return [*arguments, "--init-from", start, "--open-gate"] if start else arguments  # what is queued is past its gate
 
 
 def _evaluate(session: Session, job: Job, place: Place) -> list[str]:

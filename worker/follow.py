@@ -6,9 +6,10 @@ take over at any byte, and nothing is lost or doubled. How an attempt ended is j
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from threading import Event
 from typing import TypeVar
@@ -18,10 +19,12 @@ from sqlalchemy.orm import sessionmaker
 from sqlmodel import Session, select
 
 from app import artifacts, db, doorbell, ingest
+from app.checkpoints import service as checkpoints
 from app.jobs import service as jobs
 from app.models import Attempt, Job, JobStatus
 from app.telemetry.json_logs import about
 from panollava.events import EVENTS_FILE, SAVE_FILE
+from worker import links
 from worker.process import OUTPUT_FILE, Patience, Stopping, Trainer
 
 POLL_SECONDS = 0.2
@@ -71,19 +74,44 @@ class Claimed:
         return about(run=self.run_id, job=self.job_id, attempt=self.number)
 
 
-def take_in(session: Session, claimed: Claimed) -> int:
-    """Store what both files hold beyond the row's offsets, a batch of each; the caller commits. Returns the bytes stored. Raises Fenced."""
+@dataclass(frozen=True)
+class Said:
+    """What a trainer's files hold beyond where the database is, a batch of each, and where that was."""
+
+    lines: bytes
+    event_offset: int
+    text: bytes
+    log_offset: int
+    gone: Collection[str] = ()
+    """Checkpoints it tells of that the trainer has removed since. Only where files go to a store: elsewhere who wants one looks for its file."""
+
+    def __len__(self) -> int:
+        return len(self.lines) + len(self.text)
+
+
+def hear(sessions: Sessions, claimed: Claimed) -> Said:
+    """Read on in both files, in no transaction: nobody else waits for a share that hangs. Raises Fenced."""
+    with sessions.reading() as session:
+        query = select(Attempt.event_offset, Attempt.log_offset).where(Attempt.id == claimed.attempt_id)
+        offsets = session.exec(query).first()
+    if offsets is None:
+        raise Fenced
+    event_offset, log_offset = offsets
+    lines = whole_lines(claimed.directory / EVENTS_FILE, event_offset)
+    gone = links.make(claimed.directory, lines) if artifacts.is_remote(claimed.name) else ()
+    return Said(lines, event_offset, some_bytes(claimed.directory / OUTPUT_FILE, log_offset), log_offset, gone)
+
+
+def take_in(session: Session, claimed: Claimed, said: Said) -> None:
+    """Store what was heard, but for what somebody else has stored since; the caller commits. Raises Fenced."""
     job = session.get(Job, claimed.job_id, with_for_update=True)  # whoever recovers the job reads the same files
     if job is None:
         raise Fenced
     attempt = session.get_one(Attempt, claimed.attempt_id)
-    lines = whole_lines(claimed.directory / EVENTS_FILE, attempt.event_offset)
-    text = some_bytes(claimed.directory / OUTPUT_FILE, attempt.log_offset)
-    if lines and not ingest.events(session, job, attempt, lines):
+    if said.lines and attempt.event_offset == said.event_offset and not ingest.events(session, job, attempt, said.lines, said.gone):
         raise Fenced
-    if text and not ingest.log(session, job, attempt, text):
+    if said.text and attempt.log_offset == said.log_offset and not ingest.log(session, job, attempt, said.text):
         raise Fenced
-    return len(lines) + len(text)
 
 
 def whole_lines(path: Path, offset: int, most: int = BATCH_BYTES) -> bytes:
@@ -114,6 +142,8 @@ class Follower:
         self._stored = (0, 0)
         self._beat_at = self._retry_at = time.monotonic()
         self._delay = 0.0
+        self._passed_on: datetime | None = None
+        """When a checkpoint was asked for that the trainer knows of."""
         self.away: Exception | None = None
         """Why the last round failed, if it did."""
         self.stop_asked = False
@@ -142,20 +172,33 @@ class Follower:
         beat = time.monotonic() >= self._beat_at
         if not (beat or save_at or self._grown()):
             return 0
+        said = hear(self._sessions, self._claimed)
+        if save_at and save_at != self._passed_on:
+            (self._claimed.directory / SAVE_FILE).touch()  # before the wish is taken: whoever dies in between saves twice, not never
+            self._passed_on = save_at
         with self._sessions.writing.begin() as session:
             if beat and not jobs.heartbeat(session, self._claimed.job_id, self._claimed.number):
                 raise Fenced
-            if save_at and jobs.take_save(session, self._claimed.job_id, self._claimed.number):
-                (self._claimed.directory / SAVE_FILE).touch()  # before the commit: whoever dies in between saves twice, not never
-            taken = take_in(session, self._claimed)
+            if save_at:
+                jobs.take_save(session, self._claimed.job_id, self._claimed.number)
+            take_in(session, self._claimed, said)
             attempt = session.get_one(Attempt, self._claimed.attempt_id)  # as `take_in` has left it
             stored = attempt.event_offset, attempt.log_offset
         self._stored = stored
+        self._let_go(links.removed(said.lines) if artifacts.is_remote(self._claimed.name) else ())
         if beat:
             self._beat_at = time.monotonic() + HEARTBEAT_SECONDS
-        if taken:
+        if said:
             doorbell.announce(self._broker_url)
-        return taken
+        return len(said)
+
+    def _let_go(self, removed: Collection[str]) -> None:
+        """The bytes of what the trainer has removed, unless its row has stayed for somebody who wants it."""
+        for path in removed:
+            with self._sessions.reading() as session:
+                is_wanted = checkpoints.at(session, artifacts.resolve(self._claimed.name, path)) is not None
+            if not is_wanted:
+                links.forget(self._claimed.directory, path)
 
     def _grown(self) -> bool:
         names = (EVENTS_FILE, OUTPUT_FILE)

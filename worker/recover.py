@@ -16,7 +16,7 @@ from app.jobs.states import PATIENCE
 from app.jobs.stopping import KILL_AFTER
 from panollava.events import EVENTS_FILE
 from worker import orphans, outcome, roster, uploads
-from worker.follow import AWAY, BATCH_BYTES, Fenced, Sessions, take_in
+from worker.follow import AWAY, BATCH_BYTES, Fenced, Sessions, hear, take_in
 from worker.hold import Hold
 from worker.lease import LEASE_SECONDS
 from worker.orphans import Contact, Watched
@@ -117,9 +117,11 @@ class Recovery:
         """All that its trainer wrote; of one elsewhere, which may still write, what is there now. Raises Fenced."""
         taken = BATCH_BYTES
         while taken > (0 if lost.is_here else BATCH_BYTES // 2):
+            said = hear(self.sessions, lost.claimed)
             with self.sessions.writing.begin() as session:
                 hold.check(session)
-                taken = take_in(session, lost.claimed)
+                take_in(session, lost.claimed, said)
+            taken = len(said)
 
     def _settle(self, lost: Watched, hold: Hold) -> None:
         """What the attempt came to: its own end, or another attempt. Raises Fenced."""

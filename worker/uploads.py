@@ -16,6 +16,7 @@ from sqlmodel import Session, select
 from app import artifacts, discards
 from app.artifacts import Gone, Tell
 from app.checkpoints import stored
+from app.checkpoints.lists import SECOND_NAMES
 from app.formats import size
 from app.i18n import _
 from app.models import Attempt, Checkpoint, Job, JobStatus
@@ -24,11 +25,9 @@ from panollava.data.fingerprint import DATA_FILE
 from panollava.errors import BadInput
 from panollava.events import LEASE_FILE, SAVE_FILE, STOP_FILE
 from panollava.metrics.report import GROWING_FILE
-from worker import scratch
+from worker import links, scratch
 from worker.follow import Claimed, Fenced, Sessions
 
-HELD = ".held"
-"""Directory of second names, under which a file stays as it is while it is uploaded, whatever the trainer does with the first."""
 KEPT_BACK = {STOP_FILE, SAVE_FILE, LEASE_FILE}
 """Words between worker and trainer, which nobody reads afterwards."""
 
@@ -49,10 +48,6 @@ class Uploads:
         """Every checkpoint that waits, and the removal of those that have made room. What could not be, in words. Raises Away."""
         with self.sessions.reading() as session:
             rows = stored.waiting(session, self.claimed.job_id, self.claimed.number)
-            held = stored.held(session, rows)
-        for row in held:
-            with suppress(FileNotFoundError):  # the trainer was quicker, and the row goes
-                rundir.keep(artifacts.local(row.path, self.root))
         if rows:
             self._data()
         wrong = [problem for row in rows if (problem := self._checkpoint(row))]
@@ -72,7 +67,7 @@ class Uploads:
             name = artifacts.join(self.claimed.name, path.relative_to(self.claimed.directory).as_posix())
             if not {name, name.removesuffix(".json")} & known:
                 artifacts.upload(path, name, tell=self.tell)
-        shutil.rmtree(self.claimed.directory / HELD, ignore_errors=True)
+        shutil.rmtree(self.claimed.directory / links.HELD, ignore_errors=True)
         if not wrong:
             scratch.end(self.claimed)
         return wrong
@@ -85,31 +80,31 @@ class Uploads:
     def _checkpoint(self, row: Checkpoint) -> str | None:
         """Why not, if not: the trainer may have put another file in its place or removed it, of which the next round knows."""
         began = time.monotonic()
-        held = self.claimed.directory / HELD / f"{row.id}-{Path(row.path).name}"
+        held = links.path_of(self.claimed.directory, row.path, row.sha256)
         try:
             self._hold(row, held)
             self._send(row, held)
         except (BadInput, FileNotFoundError) as error:
             return _("{path} is not in the store: {error}").format(path=row.path, error=error)
         finally:
-            held.unlink(missing_ok=True)
-            rundir.note_path(held).unlink(missing_ok=True)
+            if row.kind in SECOND_NAMES:  # which is written anew again and again
+                links.drop(held)
         with self.sessions.writing.begin() as session:
             is_wanted = stored.mark(session, row) or session.get(Checkpoint, row.id) is not None
+        links.drop(held)
         if not is_wanted:
             artifacts.delete_checkpoint(row.path)
         log.info("Stored %s, %s in %.1f s", row.path, size(row.size), time.monotonic() - began)
         return None
 
     def _hold(self, row: Checkpoint, held: Path) -> None:
-        """Raises FileNotFoundError and BadInput."""
+        """Raises Gone and BadInput."""
         path = artifacts.local(row.path, self.root)
-        held.parent.mkdir(exist_ok=True)
-        rundir.link_whole(path, held)
-        note = rundir.read_note(path)
-        if note.sha256 != row.sha256:
+        if not links.link(path, held):
+            raise Gone(_("its trainer has removed it."))
+        if rundir.read_note(held).sha256 != row.sha256:
+            links.drop(held)
             raise Gone(_("it has been written anew."))
-        rundir.write_whole(rundir.note_path(held), note.model_dump_json(indent=1))
 
     def _send(self, row: Checkpoint, held: Path) -> None:
         artifacts.upload(rundir.note_path(held), artifacts.note_name(row.path))

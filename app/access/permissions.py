@@ -8,13 +8,16 @@ from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy.exc import InternalError
 
+from app import db
 from app.access import cookies, sessions
 from app.access import service as access
 from app.access.scope import Scope
-from app.deps import StateDep
+from app.deps import State, StateDep
 from app.errors import Forbidden, Unauthorized
 from app.i18n import _
+from app.models import Token
 
 _bearer = HTTPBearer(auto_error=False, description="A token from `panollava token create`.")
 
@@ -40,10 +43,19 @@ def identify(request: Request, state: StateDep, bearer: Annotated[HTTPAuthorizat
         return _browser(request, state)
     with state.reading() as session:
         token, stale = access.find(session, bearer.credentials)
-    if stale:
+    if stale and "writes" not in state.outages.now():
+        _mark_used(state, token)
+    return Actor(f"token:{token.name}", access.scope_of(token))
+
+
+def _mark_used(state: State, token: Token) -> None:
+    """A database that can only be read is no reason to show nothing of it."""
+    try:
         with state.writing.begin() as session:
             access.mark_used(session, token)
-    return Actor(f"token:{token.name}", access.scope_of(token))
+    except InternalError as error:
+        if not db.is_refused_write(error):
+            raise
 
 
 def _browser(request: Request, state: StateDep) -> Actor:

@@ -15,7 +15,7 @@ from app.i18n import _
 from app.models import ENDED, Attempt, Checkpoint, Job
 from panollava import rundir
 from panollava.errors import BadInput
-from panollava.events import CheckpointRemoved, CheckpointSaved
+from panollava.events import CheckpointSaved
 
 CONTINUED = ("last", "step", "epoch")
 """Kinds that hold what a trainer needs to continue. `best` is a second name of an epoch, `final` has no optimizer."""
@@ -37,13 +37,14 @@ def at(session: Session, path: str | Path) -> Checkpoint | None:
     return session.exec(select(Checkpoint).where(Checkpoint.path == str(path))).first()
 
 
-def record(session: Session, job: Job, attempt: Attempt, saved: CheckpointSaved) -> Checkpoint:
+def record(session: Session, job: Job, attempt: Attempt, saved: CheckpointSaved, *, is_gone: bool = False) -> Checkpoint:
     """The row of a file that a trainer has just written; the same row again when it wrote over it. Raises BadInput for a path outside."""
     path, directory = artifacts.resolve(attempt.directory, saved.path), attempt.directory
     if not artifacts.is_below(path, directory):
         raise BadInput(_("{path}: a checkpoint outside of its attempt's directory {directory}.").format(path=saved.path, directory=directory))
-    unstored = {"stored_at": None, "removed_at": None}
-    noted: dict[str, Any] = {**saved.model_dump(include=NOTED), "val_loss": _val_loss(saved), "created_at": db.now(session), **unstored}
+    now = db.now(session)
+    unstored = {"stored_at": None, "removed_at": now if is_gone else None}
+    noted: dict[str, Any] = {**saved.model_dump(include=NOTED), "val_loss": _val_loss(saved), "created_at": now, **unstored}
     checkpoint = at(session, path)
     if checkpoint:
         noted["pinned"] = checkpoint.pinned and checkpoint.sha256 == saved.sha256  # what was pinned is a file, not a name
@@ -54,20 +55,6 @@ def record(session: Session, job: Job, attempt: Attempt, saved: CheckpointSaved)
     session.add(checkpoint)
     session.flush()
     return checkpoint
-
-
-def forget(session: Session, attempt: Attempt, removed: CheckpointRemoved) -> None:
-    """The trainer has removed a file of its attempt; the row goes with it, and an evaluation of it keeps the path.
-
-    One that the store has is kept until the store has a later one: that may still be on its way.
-    """
-    if checkpoint := at(session, artifacts.resolve(attempt.directory, removed.path)):
-        if checkpoint.stored_at:
-            checkpoint.removed_at = db.now(session)
-            session.add(checkpoint)
-        else:
-            session.delete(checkpoint)
-        session.flush()
 
 
 def lock(session: Session, checkpoint: Checkpoint) -> Sequence[Checkpoint]:

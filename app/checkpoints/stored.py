@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from sqlalchemy import ColumnElement, or_
 from sqlmodel import Session, col, select, update
 
-from app import db
+from app import artifacts, db
 from app.checkpoints import kept
 from app.checkpoints import service as checkpoints
 from app.checkpoints.lists import SECOND_NAMES
-from app.models import ACTIVE, ENDED, Checkpoint, Evaluation, Export, Job, JobStatus, StageRun
+from app.models import ACTIVE, ENDED, Attempt, Checkpoint, Evaluation, Export, Job, JobStatus, StageRun
+from panollava.events import CheckpointRemoved
 
 _NEWEST = select(Job.id).where(Job.id == Checkpoint.job_id, Job.attempt == Checkpoint.attempt).exists()
 """Its attempt owns the job still."""
@@ -25,16 +26,31 @@ HELD = or_(
 """Pinned, the start of a stage, needed by a job or exported: it stays, whatever its trainer removes. See `checkpoints.hold`."""
 
 
+def forget(session: Session, attempt: Attempt, removed: CheckpointRemoved) -> None:
+    """The trainer has removed a file of its attempt; the row goes with it, and an evaluation of it keeps the path.
+
+    One that the store has is kept until the store has a later one: that may still be on its way. One that somebody wants before the store has it
+    stays: its worker has the bytes.
+    """
+    path = artifacts.resolve(attempt.directory, removed.path)
+    for checkpoint in checkpoints.locked(session, Checkpoint.path == str(path)):  # before it is asked who wants it: they lock it too
+        if checkpoint.stored_at:
+            checkpoint.removed_at = db.now(session)
+            session.add(checkpoint)
+        elif not (artifacts.is_remote(checkpoint.path) and _is_held(session, checkpoint)):
+            session.delete(checkpoint)
+        session.flush()
+
+
+def _is_held(session: Session, checkpoint: Checkpoint) -> bool:
+    return session.exec(select(Checkpoint.id).where(Checkpoint.id == checkpoint.id, HELD)).first() is not None
+
+
 def waiting(session: Session, job_id: int, attempt: int) -> Sequence[Checkpoint]:
     """Checkpoints of an attempt that the store has not got, the furthest first; a second name after the file's first, whose copy it can be."""
     mine = (Checkpoint.job_id == job_id, Checkpoint.attempt == attempt, col(Checkpoint.stored_at).is_(None), col(Checkpoint.removed_at).is_(None))
     order = (col(Checkpoint.step).desc(), col(Checkpoint.kind).in_(SECOND_NAMES), col(Checkpoint.id))
     return session.exec(select(Checkpoint).where(*mine).order_by(*order)).all()
-
-
-def held(session: Session, rows: Sequence[Checkpoint]) -> Sequence[Checkpoint]:
-    """Those of these that somebody wants."""
-    return session.exec(select(Checkpoint).where(col(Checkpoint.id).in_([row.id for row in rows]), HELD)).all()
 
 
 def twin(session: Session, checkpoint: Checkpoint) -> str | None:

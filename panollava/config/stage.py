@@ -32,8 +32,8 @@ class StageConfig(BaseModel):
     )
     gate_below: Common[float | None] = Field(
         None,
-        description="Start this stage only if the checkpoint that the stage before it hands over, or that a run on the dashboard starts from, "
-        "reached a val_loss below this; else it waits for a person.",
+        description="Start this stage only if the checkpoint of an earlier stage that it starts from reached a val_loss below this; "
+        "else it waits for a person, and in a terminal the chain ends there.",
     )
 
     vision_lr: Optimizer[float | None] = Field(None, gt=0, description="Peak learning rate of the vision encoder; the stage's lr if not set.")

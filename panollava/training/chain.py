@@ -28,10 +28,13 @@ class Start:
     warnings: tuple[str, ...] = ()
 
 
-def train_chain(config: RunConfig, *, resume: str | None, stage_dir: Path | None, fall_back: bool = False) -> None:
+def train_chain(
+    config: RunConfig, *, resume: str | None, stage_dir: Path | None, fall_back: bool = False, open_gate: bool = False
+) -> None:  # fmt: skip
     """Train `config.stage` in order. `resume` is a checkpoint, or `auto`: skip what is finished, continue what was begun.
 
     With `fall_back` a checkpoint that is damaged gives way to the one before it, as with `auto`; without, it is an error.
+    With `open_gate` the first stage starts whatever its gate says.
     """
     if stage_dir and len(config.stage) > 1:
         raise BadInput("--stage-dir names the directory of one stage; with several stages use --output-dir and --name.")
@@ -43,8 +46,8 @@ def train_chain(config: RunConfig, *, resume: str | None, stage_dir: Path | None
         for stage in config.stage:
             directory = stage_dir or rundir.stage_dir(config.output_dir, config.name, stage)
             start = _start(config, directory, stage, resume if resume == "auto" or stage == config.stage[0] else None, best, fall_back)
-            if best and stage != config.stage[0] and not start.finished:
-                _pass_gate(config, stage, best)
+            if start.init_from and not (open_gate and stage == config.stage[0]):
+                _pass_gate(config, stage, start.init_from)
             stop = StopRequest(directory)
             best = start.finished or _train(config, stage, directory, start, stop, fellows)
             if stage != config.stage[-1] and any(ranks.anywhere(bool(stop))):
@@ -92,11 +95,13 @@ def _start(config: RunConfig, directory: Path, stage: Stage, resume: str | None,
     return Start(init_from=path, warnings=told)
 
 
-def _pass_gate(config: RunConfig, stage: Stage, best: Path) -> None:
-    """Raises BadInput where the stage's gate is closed to what the one before it has come to."""
-    note = rundir.read_note(best)
-    if why := gates.why_closed(config.stages[stage], note.stage, note.metrics.get("val_loss")):
-        raise BadInput(f"Stage {stage} does not start: {why}. To start it nevertheless: --resume auto --set {stage}.gate_below=")
+def _pass_gate(config: RunConfig, stage: Stage, start: Path) -> None:
+    """Raises BadInput where the stage's gate is closed to the checkpoint that it is to start from. One of the stage itself is past it."""
+    note = rundir.read_note(start)
+    why = gates.why_closed(config.stages[stage], note.stage, note.metrics.get("val_loss"))
+    if why and note.stage is not stage:
+        opened = "--open-gate" if stage == config.stage[0] else f"--resume auto --set {stage}.gate_below="
+        raise BadInput(f"Stage {stage} does not start: {why}. To start it nevertheless: {opened}")
 
 
 def _say_finished(config: RunConfig, stage: Stage, directory: Path) -> None:

@@ -3,7 +3,7 @@
 //   live.on("metric", ({ id, run_id, kind, payload, at }) => ...)
 //   live.on("reset", () => ...)        events are missing: read anew
 //   live.on("status", ({ state, heard }) => ...)
-//   live.on("outages", ({ database, broker }) => ...)   since when a part does not answer
+//   live.on("outages", ({ database, writes, broker }) => ...)   since when a part does not answer
 //   live.on("back", () => ...)         the database answers again: try again what has failed
 //   hx-trigger="live-job from:body"    any job; "live-job-7 from:body" only those of run 7
 //

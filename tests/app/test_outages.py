@@ -40,7 +40,7 @@ def noticed(trouble, *steps):
             changed.set()
 
         watch = Outages(lambda: None, None)
-        watch.database.trouble, watch.when_changed = trouble, note
+        watch.database.trouble, watch.writes.trouble, watch.when_changed = trouble, lambda: None, note
         await watched(watch, changed, *steps)
 
     asyncio.run(go())
@@ -57,6 +57,20 @@ def test_a_part_that_neither_answers_nor_refuses_is_away_until_it_does(quick):
     assert noticed(lambda: thawed.wait(60) and None, lambda: None, thawed.set) == [["database"], []]
 
 
+def test_whether_a_database_that_says_nothing_takes_writes_is_not_claimed_to_be_known(quick):
+    told = []
+
+    async def go():
+        changed, thawed = asyncio.Event(), threading.Event()
+        watch = Outages(lambda: None, None)
+        watch.database.trouble = watch.writes.trouble = lambda: thawed.wait(60) and None
+        watch.when_changed = lambda: (told.append(list(watch.now())), changed.set())
+        await watched(watch, changed, lambda: None, thawed.set)
+
+    asyncio.run(go())
+    assert told == [["database"], []]
+
+
 def test_sessions_on_a_database_that_is_away_are_refused_without_asking_it(engine):
     sessions = db.session_factory(engine)
     watch = Outages(sessions, None)
@@ -71,7 +85,7 @@ def test_sessions_on_a_database_that_is_away_are_refused_without_asking_it(engin
 
 
 def test_a_look_asks_the_database_itself_before_the_watch_has_seen_anything(engine, tmp_path):
-    assert Outages(db.session_factory(engine), None).look() == {"database": None}
+    assert Outages(db.session_factory(engine), None).look() == {"database": None, "writes": None}
     empty = db.engine(f"sqlite:///{tmp_path / 'empty.db'}")
     told = Outages(db.session_factory(empty), UNREACHABLE).look()
     assert told["database"] is not None and told["broker"] is None, "the broker is looked at by the watch alone"

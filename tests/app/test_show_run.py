@@ -10,7 +10,8 @@ from app.jobs.finish import finish
 from app.models import Attempt, Checkpoint, JobStatus, StageRun
 from app.runs import service as runs
 from app.runs.page import endings, history, newest, saved, settings_table, track
-from app.runs.page.view import RunView, facts
+from app.runs.page.facts import facts
+from app.runs.page.view import RunView
 from app.runs.schemas import StageOut
 from panollava.config import RunConfig, parse
 from panollava.events import Metric, Progress, StageEvent

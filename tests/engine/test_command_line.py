@@ -19,7 +19,7 @@ from panollava.cli import app, resolve
 from panollava.config import RunConfig, parse
 from panollava.errors import BadInput
 from panollava.stages import Stage
-from panollava.training.chain import train_chain
+from panollava.training.chain import Start, train_chain
 
 SHORT = ["--preset", "demo", "--batch-size", "8", "--max-steps", "3"]
 
@@ -93,6 +93,26 @@ def test_a_stage_whose_gate_is_closed_does_not_start_and_says_how_to_start_it(
     ):
         train_chain(config, resume="auto", stage_dir=None)
     assert not Path("runs/gated_finetune").exists()
+
+
+def test_a_first_stage_meets_its_gate_too_unless_it_is_opened_or_goes_on_with_its_own_weights(
+    chain: Path, demo_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.chdir(chain)
+    trained: list[Any] = []
+    monkeypatch.setattr("panollava.training.chain._train", lambda _config, stage, _directory, start, *_: trained.append((stage, start)))
+    start, own = (Path(f"runs/vlm_{stage}/checkpoints/best.ckpt") for stage in ("resampler", "finetune"))
+    flags = {"data_dir": str(demo_data), "name": "forked", "stage": "finetune"}
+    gated = resolve(None, "demo", ["finetune.gate_below=0"], flags | {"init_from": str(start)})
+    closed = pytest.raises(BadInput, match=r"Stage finetune does not start: resampler reached val_loss .*, the gate .* nevertheless: --open-gate$")
+    with closed:
+        train_chain(gated, resume=None, stage_dir=None)
+    with closed:
+        train_chain(gated.model_copy(update={"init_from": None}), resume=str(start), stage_dir=None)
+    assert trained == []
+    train_chain(gated, resume=None, stage_dir=None, open_gate=True)
+    train_chain(gated.model_copy(update={"init_from": str(own)}), resume=None, stage_dir=None)
+    assert trained == [(Stage.finetune, Start(init_from=start)), (Stage.finetune, Start(init_from=own))]
 
 
 def test_a_finished_training_is_not_overwritten(chain: Path, demo_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

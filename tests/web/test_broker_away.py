@@ -43,7 +43,7 @@ def test_a_run_is_launched_all_the_same_and_its_page_says_that_nobody_was_rung_f
 def test_health_checks_and_the_doctor_agree(deaf):
     told = deaf.client.get("/readyz")
     assert (told.status_code, told.json()["status"]) == (200, "degraded")
-    assert {name: part["status"] for name, part in told.json()["parts"].items()} == {"database": "ok", "broker": "away"}
+    assert {name: part["status"] for name, part in told.json()["parts"].items()} == {"database": "ok", "writes": "ok", "broker": "away"}
     assert {each.check: each.level for each in doctor.examine(deaf.settings)}["broker"] == "fail"
 
 
@@ -53,5 +53,5 @@ def test_a_scrape_sees_it(deaf):
 
 
 def test_without_an_outage_no_notice_is_shown(quiet_house):
-    assert quiet_house.browser.get("/").text.count('<p class="notice"') == 2
+    assert quiet_house.browser.get("/").text.count('<p class="notice"') == 3
     assert NOTICE not in quiet_house.browser.get("/").text

@@ -33,7 +33,7 @@ def test_a_run_is_forked_cloned_retried_past_its_gate_archived_and_deleted(house
     work.end(JobStatus.failed)
     assert runs("retry", first, "--stage", "finetune", "--from-start").exit_code == 0
     train(house, stage="finetune")
-    forked = int(runs("fork", first, "--checkpoint", 1, "--stage", "finetune", "--set", "finetune.lr=0.25").output)
+    forked = int(runs("fork", first, "--checkpoint", 1, "--stage", "finetune", "--set", "finetune.lr=0.25").stdout)
     cloned = int(runs("clone", first, "--set", "seed=9").output)
     told = house.read.get(f"/runs/{forked}").json()
     assert (told["parent_id"], told["config"]["stage"], told["config"]["stages"]["finetune"]["lr"]) == (first, ["finetune"], 0.25)
@@ -45,6 +45,27 @@ def test_a_run_is_forked_cloned_retried_past_its_gate_archived_and_deleted(house
     assert isinstance(refused.exception, ApiError) or f"run {forked}" in refused.output
     assert runs("delete", first, "--yes", "--force").exit_code == 0
     assert house.read.get(f"/runs/{first}").status_code == 404
+
+
+def test_whatever_begins_a_stage_says_that_its_gate_is_closed_why_and_what_opens_it(house, runs):
+    parent = house.submit(stage="resampler", stages={"finetune": {"gate_below": 2.1}})["id"]
+    train(house, 2.0)
+    fork = int(runs("fork", parent).stdout)
+    train(house, stage="finetune")
+    assert runs("retry", parent, "--stage", "resampler").stderr == ""
+    train(house, 2.34)
+    for words in (["retry", fork, "--stage", "finetune"], ["fork", parent], ["clone", fork, "--set", f"init_from={best(house, parent)}"]):
+        told = runs(*words)
+        gated = int(told.stdout or fork)
+        said = f"Stage finetune of run {gated} does not start: resampler reached val_loss 2.34, the gate asks for below 2.1."
+        assert told.stderr == f"{said} To start it nevertheless: panollava runs open-gate {gated} finetune\n"
+        assert runs("open-gate", gated, "finetune").exit_code == 0
+        assert house.read.get(f"/runs/{gated}").json()["status"] == "queued"
+
+
+def best(house, run_id):
+    """Where the best checkpoint lies that the run's first stage has come to last."""
+    return house.read.get(f"/runs/{run_id}/checkpoints").json()["items"][0]["path"]
 
 
 def test_a_stop_says_what_happens_and_when_it_is_waited_for_what_was_saved(house, runs, monkeypatch):

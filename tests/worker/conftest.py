@@ -17,11 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 from sqlmodel import col, select
 
 from app import db
+from app.access import service as access
+from app.access.scope import Scope
 from app.evaluations import service as evaluations
 from app.jobs import service as jobs
+from app.main import create_app
 from app.metrics import chunks
 from app.models import Attempt, Checkpoint, Job, LogChunk, MetricChunk, MetricSeries, Transition, Worker
 from app.runs import service as runs
@@ -32,9 +36,10 @@ from panollava.events import EVENTS_FILE, Metric
 from tests import deployments
 from tests.deployments import LAPTOP, Databases
 from tests.tables import write_table
+from tests.worker.hosts import Host
 from worker import roster
 from worker import scratch as scratch_of_host
-from worker.follow import Claimed, Sessions, take_in
+from worker.follow import Claimed, Sessions, hear, take_in
 from worker.process import OUTPUT_FILE, Identity, Patience
 from worker.work import Work
 
@@ -81,9 +86,30 @@ def built(home: Path, databases: Databases, **more: Any) -> Iterator["House"]:
 
 
 @pytest.fixture
-def house(tmp_path, databases):
-    with built(tmp_path, databases) as house:
+def house(tmp_path, databases, request):
+    """Its artifacts lie in a directory; with the mark `store`, in S3."""
+    more = {"artifacts": request.getfixturevalue("s3")} if request.node.get_closest_marker("store") else {}
+    with built(tmp_path, databases, **more) as house:
         yield house
+
+
+@pytest.fixture
+def one(house):
+    return Host(house, "one")
+
+
+@pytest.fixture
+def two(house):
+    return Host(house, "two")
+
+
+@pytest.fixture
+def client(house):
+    """Of its app, with a token that may launch."""
+    with house.sessions.writing.begin() as session:
+        token = access.create(session, "test", Scope.launch)[1]
+    with TestClient(create_app(house.settings), base_url="http://localhost", headers={"Authorization": f"Bearer {token}"}) as client:
+        yield client
 
 
 @pytest.fixture
@@ -195,8 +221,10 @@ class House:
 
     def bring_in(self, job_id: int) -> None:
         """As a worker that dies right after it."""
+        (attempt,) = self.attempts(job_id)
+        said = hear(self.sessions, Claimed.of(attempt))
         with self.sessions.writing.begin() as session:
-            take_in(session, Claimed.of(session.exec(select(Attempt).where(Attempt.job_id == job_id)).one()))
+            take_in(session, Claimed.of(attempt), said)
 
     # what came of it
 

@@ -217,7 +217,8 @@ def main() -> int:
     parser.add_argument("paths", nargs="*", type=Path)
     for flag in ("--config", "--stage", "--stage-dir", "--output-dir", "--init-from", "--resume", "--log-dir", "--job-dir"):
         parser.add_argument(flag)
-    parser.add_argument("--fall-back", action="store_true")
+    for flag in ("--fall-back", "--open-gate"):
+        parser.add_argument(flag, action="store_true")
     given = parser.parse_args()
     if given.verb == "export":
         return Fake(SCRIPTS["steady"], Path(given.job_dir), "export", 0).export(*given.paths)

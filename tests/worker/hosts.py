@@ -1,7 +1,7 @@
 """Hosts that share a database and an object store and not one directory, for tests; and an attempt whose trainer the test plays."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlmodel import Session, select
 
@@ -10,17 +10,19 @@ from app.checkpoints import service as checkpoints
 from app.jobs.finish import finish
 from app.models import Event, Job, JobStatus, Run
 from panollava.events import CheckpointRemoved
-from tests.worker.conftest import House
 from tests.worker.fake_trainer import SCRIPTS, Fake
 from worker import scratch, uploads
-from worker.follow import take_in
+from worker.follow import hear, take_in
 from worker.work import Work
+
+if TYPE_CHECKING:
+    from tests.worker.conftest import House
 
 
 class Host:
     """A machine: a directory of its own, with a worker as a process or as hands in this one."""
 
-    def __init__(self, house: House, name: str) -> None:
+    def __init__(self, house: "House", name: str) -> None:
         self.house, self.name, self.home = house, name, house.settings.home / "hosts" / name
         self.scratch = self.home / "scratch"
 
@@ -51,16 +53,17 @@ class Played:
 
     def save(self, name: str, kind: Any, step: int) -> None:
         self.fake.save(name, kind, step, {})
-        self._take_in()
+        self.take_in()
 
     def remove(self, name: str) -> None:
         (self.claimed.directory / "checkpoints" / name).unlink()
         self.fake.say(CheckpointRemoved(path=f"checkpoints/{name}"))
-        self._take_in()
+        self.take_in()
 
-    def _take_in(self) -> None:
+    def take_in(self) -> None:
+        said = hear(self.house.sessions, self.claimed)
         with self.house.sessions.writing.begin() as session:
-            take_in(session, self.claimed)
+            take_in(session, self.claimed, said)
 
     def stop(self) -> None:
         """It has ended, all of it is stored."""
@@ -86,12 +89,12 @@ def names(directory: str) -> set[str]:
     return {name.rpartition("/")[2] for name in artifacts._store().find(directory)}
 
 
-def row(house: House, table: type, **where: Any) -> Any:
+def row(house: "House", table: type, **where: Any) -> Any:
     with house.sessions.reading() as session:
         return session.exec(select(table).filter_by(**where)).one()
 
 
-def notes(house: House) -> list[str]:
+def notes(house: "House") -> list[str]:
     """What people were told."""
     with house.sessions.reading() as session:
         return [event.payload["text"] for event in session.exec(select(Event).where(Event.kind == "note"))]
@@ -105,7 +108,7 @@ def shorten(session: Session, steps: int) -> None:
     session.add(run)
 
 
-def assert_stored(house: House, job_id: int) -> None:
+def assert_stored(house: "House", job_id: int) -> None:
     """Every row's file and its note are in the store, and are what the row says."""
     rows = house.checkpoints(job_id)
     assert rows

@@ -1,24 +1,20 @@
-"""A store that hangs is waited for by whoever asks it, and in no transaction that writes: nobody else waits with him."""
+"""A store or a share that hangs is waited for by whoever asks it, and in no transaction that writes: nobody else waits with him."""
 
 import threading
+from pathlib import Path
 
 import pytest
-from fastapi.testclient import TestClient
 from sqlalchemy import Engine, event
 
 from app import artifacts
-from app.access import service as access
-from app.access.scope import Scope
-from app.main import create_app
+from app.jobs import service as jobs
 from app.models import Checkpoint
-from tests.worker.conftest import built
-from tests.worker.hosts import Host, row
+from tests.worker.conftest import NOBODY
+from tests.worker.hosts import Host, Played, row
+from worker import follow
+from worker.follow import Follower, hear, take_in
 
-
-@pytest.fixture
-def house(tmp_path, databases, s3):
-    with built(tmp_path, databases, artifacts=s3) as house:
-        yield house
+pytestmark = pytest.mark.store
 
 
 @pytest.fixture
@@ -30,17 +26,9 @@ def best(house):
 
 
 @pytest.fixture
-def client(house):
-    with house.sessions.writing.begin() as session:
-        token = access.create(session, "test", Scope.launch)[1]
-    with TestClient(create_app(house.settings), base_url="http://localhost", headers={"Authorization": f"Bearer {token}"}) as client:
-        yield client
-
-
-@pytest.fixture
-def asked(monkeypatch):
-    """Whether this thread writes whenever the store is asked."""
-    at_it, asked, store = threading.local(), [], artifacts._store
+def writes():
+    """Says whether this thread is in a transaction that writes."""
+    at_it = threading.local()
 
     def begin(connection) -> None:
         at_it.writes = not connection.get_execution_options().get("postgresql_readonly", False)
@@ -48,17 +36,74 @@ def asked(monkeypatch):
     def end(_connection) -> None:
         at_it.writes = False
 
-    def asking():
-        asked.append(getattr(at_it, "writes", False))
-        return store()
-
-    monkeypatch.setattr(artifacts, "_store", asking)
     heard = {"begin": begin, "commit": end, "rollback": end}
     for name, function in heard.items():
         event.listen(Engine, name, function)
-    yield asked
+    yield lambda: getattr(at_it, "writes", False)
     for name, function in heard.items():
         event.remove(Engine, name, function)
+
+
+@pytest.fixture
+def asked(monkeypatch, writes):
+    """Whether this thread writes whenever the store is asked."""
+    asked, store = [], artifacts._store
+
+    def asking():
+        asked.append(writes())
+        return store()
+
+    monkeypatch.setattr(artifacts, "_store", asking)
+    return asked
+
+
+@pytest.fixture
+def touched(monkeypatch, writes):
+    """Whether this thread writes whenever the trainer's two files are read or its directory is written to, by whom that is done."""
+    touched = []
+
+    def seen(name, function):
+        def call(*args, **more):
+            touched.append((name, writes()))
+            return function(*args, **more)
+
+        return call
+
+    for name in ("whole_lines", "some_bytes"):
+        monkeypatch.setattr(follow, name, seen(name, getattr(follow, name)))
+    monkeypatch.setattr(Path, "touch", seen("touch", Path.touch))
+    return touched
+
+
+@pytest.mark.parametrize("recovered", [False, True])
+def test_what_a_trainer_wrote_is_read_without_waiting_for_its_disk_while_writing(house, touched, recovered):
+    attempt = Played(Host(house, "one"))
+    attempt.save("step=000005.ckpt", "step", 5)
+    touched.clear()
+    house.do(jobs.request_save, attempt.job_id, "a person")
+    attempt.fake.one_step(6, {})
+    if recovered:
+        house.bury("one")
+        house.work("another", scratch=attempt.host.scratch).recovery.others()
+    else:
+        assert Follower(house.sessions, attempt.claimed, NOBODY).round()
+        assert "touch" in {name for name, _ in touched}
+    assert len(house.stored_points(attempt.job_id)) == 1
+    assert {"whole_lines", "some_bytes"} <= {name for name, _ in touched} and True not in {writing for _, writing in touched}
+
+
+def test_what_two_have_read_is_stored_once_and_whoever_is_late_goes_on_behind_it(house):
+    attempt = Played(Host(house, "one"))
+    attempt.fake.one_step(1, {})
+    first = hear(house.sessions, attempt.claimed)
+    attempt.fake.one_step(2, {})
+    for said in (first, hear(house.sessions, attempt.claimed), first):
+        with house.sessions.writing.begin() as session:
+            take_in(session, attempt.claimed, said)
+    assert [step for step, *_ in house.stored_points(attempt.job_id)] == [1]
+    with house.sessions.writing.begin() as session:
+        take_in(session, attempt.claimed, hear(house.sessions, attempt.claimed))
+    assert [step for step, *_ in house.stored_points(attempt.job_id)] == [1, 2]
 
 
 def test_it_is_seen_when_the_store_is_asked_in_a_transaction_that_writes(house, best, asked):

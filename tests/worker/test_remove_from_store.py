@@ -4,43 +4,21 @@ import signal
 import threading
 
 import pytest
-from fastapi.testclient import TestClient
 from sqlmodel import select
 
 from app import artifacts, discards
-from app.access import service as access
-from app.access.scope import Scope
 from app.checkpoints import exports, retention
 from app.checkpoints.retention import Rule
 from app.formats import size
 from app.jobs.finish import finish
-from app.main import create_app
 from app.models import Checkpoint, Discard, Evaluation, Export, JobStatus, Run
 from app.runs import copies
-from tests.worker.conftest import built
 from tests.worker.hosts import Host, Played, row
 from worker import uploads
 
+pytestmark = pytest.mark.store
+
 SAVED = {"step=000005.ckpt": 5, "step=000010.ckpt": 10, "step=000015.ckpt": 15, "epoch=00.ckpt": 12, "best.ckpt": 12, "last.ckpt": 15}
-
-
-@pytest.fixture
-def house(tmp_path, databases, s3):
-    with built(tmp_path, databases, artifacts=s3) as house:
-        yield house
-
-
-@pytest.fixture
-def one(house):
-    return Host(house, "one")
-
-
-@pytest.fixture
-def client(house):
-    with house.sessions.writing.begin() as session:
-        token = access.create(session, "test", Scope.launch)[1]
-    with TestClient(create_app(house.settings), base_url="http://localhost", headers={"Authorization": f"Bearer {token}"}) as client:
-        yield client
 
 
 def play(host: Host, status: JobStatus | None = JobStatus.failed) -> Played:

@@ -5,7 +5,7 @@ from app.runs import service as runs
 from app.runs import stages
 from panollava.config import RunConfig
 from panollava.stages import Stage
-from worker.commands import CONFIG_FILE
+from worker.commands import CONFIG_FILE, prepare
 
 WHOLE_WAY = ["queued", "starting", "running", "succeeded"]
 
@@ -33,6 +33,11 @@ def test_a_worker_leaves_a_gated_stage_alone_until_its_gate_is_opened(house):
     do(house, run, stages.open_gate, Stage.finetune, "ann")
     house.work("two").take()
     assert [house.states(job.id) for job in house.jobs()] == [WHOLE_WAY, WHOLE_WAY]
+    job = house.jobs()[1]
+    with house.sessions.reading() as session:
+        arguments = prepare(session, job, house.attempts(job.id)[0])
+    config = RunConfig.model_validate_json((house.directory(job.id) / CONFIG_FILE).read_bytes())
+    assert ("--open-gate" in arguments, config.stages[Stage.finetune].gate_below) == (True, 0.01)  # it is not asked again, nor forgotten
 
 
 def test_a_stage_is_trained_again_in_a_directory_of_its_own_with_every_point_once(house):

@@ -2,7 +2,10 @@
 
 import threading
 import time
+from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
+from itertools import combinations_with_replacement
 
 import pytest
 from sqlmodel import select
@@ -15,26 +18,13 @@ from app.jobs import service as jobs
 from app.models import Attempt, Checkpoint, Evaluation, Job, Run, Worker
 from app.runs import copies
 from panollava import rundir
-from tests.worker.conftest import built
-from tests.worker.hosts import Host, Played, row
-from worker import hold, orphans, process, scratch, uploads
-from worker.follow import Fenced
+from panollava.events import EVENTS_FILE, CheckpointRemoved, CheckpointSaved
+from tests.worker.conftest import NOBODY
+from tests.worker.hosts import Played, row
+from worker import hold, links, orphans, process, scratch, uploads
+from worker.follow import Fenced, Follower, hear
 
-
-@pytest.fixture
-def house(tmp_path, databases, s3):
-    with built(tmp_path, databases, artifacts=s3) as house:
-        yield house
-
-
-@pytest.fixture
-def one(house):
-    return Host(house, "one")
-
-
-@pytest.fixture
-def two(house):
-    return Host(house, "two")
+pytestmark = pytest.mark.store
 
 
 @pytest.fixture
@@ -180,20 +170,101 @@ def test_one_that_is_on_its_way_out_of_the_store_can_be_wanted_no_more(attempt):
         pin(attempt, 5)
 
 
-def test_the_trainer_is_told_to_leave_one_that_is_pinned_before_the_store_has_it(attempt, monkeypatch):
+def test_no_order_of_pin_upload_and_three_newer_checkpoints_loses_what_was_pinned(attempt, monkeypatch):
+    """The worker first hears of it, and it is pinned, after so many of its trainer's deeds. Until all are done the store is away."""
+    kept = set()
+    for number, (heard, pinned) in enumerate(combinations_with_replacement(range(1, 7), 2)):
+        name, step = f"step={number * 100:06d}.ckpt", number * 100
+        for at, deed in enumerate(trainers_deeds(attempt, name, step), start=1):
+            deed()
+            if at >= heard:
+                attempt.take_in()
+            if at == pinned and pinned_or_refused(attempt, step):
+                kept.add(name)
+            with monkeypatch.context() as patch, suppress(artifacts.Away):
+                patch.setattr(artifacts, "upload", away)
+                attempt.uploads.round()
+        refused = heard >= 5 or pinned == 6  # its file was gone before it had a row, or its row was gone before it was pinned
+        assert (name in kept) != refused, (heard, pinned)
+    assert attempt.uploads.round() == []
+    rows = {row.path.rpartition("/")[2]: row for row in attempt.house.checkpoints(attempt.job_id)}
+    assert len(kept) == 14 and all(artifacts.holds(rows[name].path, rows[name].sha256) for name in kept)
+
+
+def trainers_deeds(attempt, name: str, step: int):
+    """Saves one and three newer ones, removes it, then says so."""
+    newer = [partial(attempt.fake.save, f"step={step + more:06d}.ckpt", "step", step + more, {}) for more in (1, 2, 3)]
+    remove = (attempt.claimed.directory / "checkpoints" / name).unlink
+    return [
+        partial(attempt.fake.save, name, "step", step, {}),
+        *newer,
+        remove,
+        partial(attempt.fake.say, CheckpointRemoved(path=f"checkpoints/{name}")),
+    ]
+
+
+def pinned_or_refused(attempt, step: int) -> bool:
+    """Whether it was pinned. One that is there no more has no row to pin, or one that says so."""
+    with attempt.house.sessions.writing.begin() as session:
+        found = session.exec(select(Checkpoint).where(Checkpoint.step == step)).first()
+        try:
+            if found:
+                retention.pin(session, found, True)
+        except Conflict:
+            return False
+    return found is not None
+
+
+def away(*_: object) -> None:
+    raise artifacts.Away("the store does not answer")
+
+
+def test_one_that_is_pinned_and_removed_while_it_is_being_uploaded_stays(attempt, monkeypatch):
     attempt.save("step=000005.ckpt", "step", 5)
+    upload = artifacts.upload
+
+    def slowly(path, name, *more) -> None:
+        if name.endswith(".ckpt"):
+            pin(attempt, 5)
+            attempt.remove("step=000005.ckpt")
+        upload(path, name, *more)
+
+    monkeypatch.setattr(artifacts, "upload", slowly)
+    assert attempt.uploads.round() == []
+    assert attempt.stored() == {"step=000005.ckpt": 5}
+
+
+def test_a_worker_that_dies_before_it_has_told_of_a_checkpoint_leaves_its_bytes_to_the_next(attempt):
+    attempt.fake.save("step=000005.ckpt", "step", 5, {})
+    hear(attempt.house.sessions, attempt.claimed)
+    (attempt.claimed.directory / "checkpoints" / "step=000005.ckpt").unlink()
+    attempt.take_in()
     pin(attempt, 5)
-
-    def away(row: Checkpoint) -> None:
-        raise artifacts.Away("the store does not answer")
-
-    monkeypatch.setattr(attempt.uploads, "_checkpoint", away)
-    with pytest.raises(artifacts.Away):
-        attempt.uploads.round()
-    assert not rundir.make_room(attempt.claimed.directory / "checkpoints" / "step=000005.ckpt")
-    monkeypatch.undo()
     attempt.uploads.round()
     assert attempt.stored() == {"step=000005.ckpt": 5}
+
+
+def test_the_bytes_of_a_removed_checkpoint_that_nobody_wants_go_at_once(attempt):
+    follower = Follower(attempt.house.sessions, attempt.claimed, NOBODY)
+    attempt.fake.save("step=000005.ckpt", "step", 5, {})
+    attempt.fake.save("step=000010.ckpt", "step", 10, {})
+    assert follower.round()
+    held = attempt.claimed.directory / links.HELD
+    assert len(list(held.iterdir())) == 4
+    rundir.make_room(attempt.claimed.directory / "checkpoints" / "step=000005.ckpt")
+    attempt.fake.say(CheckpointRemoved(path="checkpoints/step=000005.ckpt"))
+    assert follower.round()
+    assert [path.name.partition("-")[2] for path in sorted(held.iterdir())] == ["step=000010.ckpt", "step=000010.ckpt.json"]
+
+
+def test_events_that_name_no_file_hold_nothing_up(attempt):
+    for path in ("checkpoints", "no/such/step=000001.ckpt", f"{'long' * 100}.ckpt"):
+        attempt.fake.say(CheckpointSaved(path=path, kind="step", step=1, epoch=0.1, sha256="0" * 64, size=1))
+    with (attempt.claimed.directory / EVENTS_FILE).open("ab") as file:
+        file.write(b'{"type": "checkpoint", "path": 1}\n"removed"\n')
+    attempt.take_in()
+    assert attempt.uploads.round() == []
+    assert not list((attempt.claimed.directory / links.HELD).glob("*"))
 
 
 def test_a_worker_that_comes_after_one_that_died_uploads_what_that_had_not(house, one, attempt):

@@ -1,8 +1,11 @@
 """The reasons in a run's history, in words."""
 
+from collections.abc import Iterable
+from typing import Any
+
 from app.i18n import _
 from app.jobs import causes
-from app.models import JobStatus, StageMark
+from app.models import Attempt, JobStatus, StageMark
 
 SUCCEEDED = "_succeeded"
 """What a stage's name bears behind it as the reason why the next one was queued."""
@@ -23,6 +26,12 @@ REASONS = {
     "priority_changed": _("its priority was changed"),
 }
 RESUMED = {JobStatus.queued: _("to go on"), JobStatus.running: _("the trainer goes on from a checkpoint")}
+
+
+def told(moves: Iterable[dict[str, Any]], attempts: Iterable[Attempt]) -> list[dict[str, Any]]:
+    """Changes of status, each with its reason in words as `why`."""
+    codes = {(each.job_id, each.number): each.exit_code for each in attempts}
+    return [move | {"why": why(move["new"], move["reason"], codes.get((move["job_id"], move["attempt"])))} for move in moves]
 
 
 def why(new: JobStatus | StageMark, reason: str, exit_code: int | None = None) -> str:

@@ -14,30 +14,27 @@ from app.checkpoints import service as checkpoints
 from app.checkpoints.kept import Reason
 from app.checkpoints.retention import Plan
 from app.datasets.tables import SPLITS, paths_of
-from app.i18n import ngettext
 from app.jobs import queue, stopping
 from app.jobs import service as jobs
 from app.jobs.states import PATIENCE
 from app.launch import preview
 from app.metrics import service as metrics
-from app.models import ACTIVE, ENDED, Attempt, Job, JobStatus, Run, Sample, StageRun, Worker
+from app.models import ACTIVE, ENDED, Attempt, Job, JobStatus, Run, Sample, Worker
 from app.runs import changes, lighter, lineage, schemas, stages
 from app.runs import service as runs
 from app.runs.lineage import Child, Link
-from app.runs.page import endings, history, newest, saved, settings_table, track
+from app.runs.page import endings, history, legs, newest, saved, settings_table, track
 from app.runs.page.endings import Ending
-from app.runs.page.forecast import forecast
+from app.runs.page.facts import facts
 from app.runs.page.newest import Newest
 from app.runs.page.saved import Saved
 from app.runs.page.settings_table import Setting
-from app.runs.page.track import Leg, Start
+from app.runs.page.track import Leg
 from app.runs.schemas import RunDetail, StageOut
 from app.samples import cards
 from app.samples import service as samples
 from app.samples.cards import Card
-from panollava import architecture
-from panollava.config import RunConfig, flat
-from panollava.errors import BadInput
+from panollava.config import flat
 from panollava.stages import Stage
 
 MOST_ANSWERS = 2000
@@ -187,7 +184,7 @@ class RunView:
 
     @cached_property
     def legs(self) -> list[Leg]:
-        return [self._leg(each, told) for each, told in zip(self.state.stages, self.run.stages, strict=True)]
+        return list(legs.gather(self.session, self.state, self.run.stages, self.attempts, self.saved, self.now))
 
     @property
     def after(self) -> list[Stage]:
@@ -201,26 +198,6 @@ class RunView:
     @property
     def chain_ends_at(self) -> datetime | None:
         return None if self.chain_left is None else self.now + timedelta(seconds=self.chain_left)
-
-    def _leg(self, state: runs.StageState, told: StageOut) -> Leg:
-        attempts = [each for each in self.attempts if each.job_id == told.job_id]
-        begun_after = state.job.begun_after if state.job else 0
-        mine = [each for each in self.saved if each.stage is told.stage and each.row.attempt > begun_after]
-        losses = [each.val_loss for each in mine if each.val_loss is not None]
-        return Leg(
-            told=told, is_current=told.stage is self.current.stage, about=track.about(told.stage, self.row.config), start=self._start(state),
-            took=track.worked(attempts, self.now), resumed_step=attempts[-1].resumed_step if attempts else 0,
-            best_loss=min(losses, default=None), foreseen=None if told.job_id else forecast(self.session, self.row, told.stage), now=self.now,
-        )  # fmt: skip
-
-    def _start(self, state: runs.StageState) -> Start | None:
-        path = state.row.init_checkpoint
-        if path is None:
-            return track.weights(self.row.config) if state.row.position == 0 else None
-        row = checkpoints.at(self.session, path)
-        if row is None:
-            return Start(Path(path).name)
-        return Start(f"{self.session.get_one(StageRun, row.stage_id).stage}@{row.step}", f"/checkpoints/{row.id}")
 
     # checkpoints
 
@@ -317,28 +294,4 @@ class RunView:
 
     @cached_property
     def timeline(self) -> list[dict[str, Any]]:
-        codes = {(each.job_id, each.number): each.exit_code for each in self.attempts}
-        return [
-            move | {"why": history.why(move["new"], move["reason"], codes.get((move["job_id"], move["attempt"])))}
-            for move in queue.timeline(self.session, self.row.id)
-        ]
-
-
-def facts(config: dict[str, Any]) -> list[str]:
-    """Few enough to stand beside a run's name."""
-    asked = RunConfig.model_construct(**config)
-    views, tokens = asked.views, _image_tokens(asked)
-    return [
-        ngettext("{n} view", "{n} views", views).format(n=views),
-        *([ngettext("{n} image token", "{n} image tokens", tokens).format(n=f"{tokens:,}")] if tokens else []),
-        config["resampler"],
-        *([config["precision"]] if config["precision"] != "auto" else []),
-    ]
-
-
-def _image_tokens(config: RunConfig) -> int | None:
-    """Of every panorama; None once the vision encoder's config is gone from where the run had it."""
-    try:
-        return architecture.image_tokens(config)
-    except BadInput:
-        return None
+        return history.told(queue.timeline(self.session, self.row.id), self.attempts)
