@@ -14,6 +14,7 @@ from panollava import rundir
 from panollava.config import RunConfig
 from panollava.errors import BadInput
 from panollava.hf.describe import check_complete, rebuild, stands_alone
+from panollava.layouts import layout
 from panollava.model.panollava import PanoLlava
 from panollava.model.parts import build
 from panollava.model.text import Prompter
@@ -73,6 +74,11 @@ class Answerer:
         return len(self.prompter.question(query).ids)
 
 
+def cutter_of(config: RunConfig, image_size: int) -> Cutter:
+    """Cuts panoramas into the views that a run's model has learned from."""
+    return Cutter(layout(config), image_size, config.supersample)
+
+
 def load(checkpoint: Path, *, untrained_seed: int | None = None) -> Answerer:
     """Load a checkpoint of stage resampler or finetune. With `untrained_seed`: the same pretrained models under a bridge that has learned nothing."""
     config, stage, architecture = describe(checkpoint)
@@ -93,7 +99,7 @@ def load(checkpoint: Path, *, untrained_seed: int | None = None) -> Answerer:
     return Answerer(
         built.model.eval().to(device),
         Prompter(built.tokenizer, built.image_tokens, config.stages[stage].max_text_length),
-        Cutter(built.layout, built.architecture.image_size, config.supersample),
+        cutter_of(config, built.architecture.image_size),
         stage,
         config,
     )

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from panollava import rundir
 from panollava.cli import app
 from panollava.config import EvaluateConfig, RunConfig, merge, parse
+from panollava.data.images import read_panorama
 from panollava.errors import BadInput
 from panollava.evaluation.answer import Answerer, load
 from panollava.evaluation.ask import ask
@@ -30,6 +31,7 @@ from panollava.hf.describe import self_description
 from panollava.hf.export import export
 from panollava.model.parts import build
 from panollava.stages import Stage
+from panollava.training.data import reading_of
 from panollava.training.fit import train_stage
 from panollava.training.job import StageJob
 from panollava.training.stop import EXIT_STOPPED, StopRequest
@@ -174,6 +176,23 @@ def test_every_kind_of_vision_encoder_goes_out_and_in(
 )
 def test_every_bridge_and_layout_goes_out_and_in(config: RunConfig, values: dict[str, Any], tmp_path: Path, panorama: Path) -> None:
     same(final_of(config.model_copy(update=values), tmp_path / "model_final.safetensors"), tmp_path / "out", panorama)
+
+
+def test_a_model_that_has_learned_from_small_decoding_sees_the_same_wherever_it_is_asked(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photograph = tmp_path / "large.jpg"
+    noise = np.random.default_rng(0).integers(0, 256, (1024, 2048, 3), dtype=np.uint8)
+    pil.fromarray(noise).save(photograph)
+    final = final_of(config.model_copy(update={"fast_decode": True}), tmp_path / "model_final.safetensors")
+    answerer = load(final)
+    learned = answerer.cutter(read_panorama(photograph, reading_of(answerer.config, answerer.cutter)).pixels)
+    processor = AutoProcessor.from_pretrained(export(final, tmp_path / "out"))
+    assert np.array_equal(processor(images=str(photograph), text=QUERY)["pixel_values"][0], learned)
+    shown: list[Any] = []
+    monkeypatch.setattr(Answerer, "encode", lambda self, views: shown.append(views) or answerer.model.image_tokens(views))
+    ask(final, photograph, QUERY, 1)
+    assert np.array_equal(shown[0][0], learned)
 
 
 def test_it_loads_in_half_precision_too(exported: Path, panorama: Path) -> None:
