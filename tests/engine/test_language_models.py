@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from panollava import architecture
 from panollava.config import RunConfig
 from panollava.errors import BadInput
+from panollava.evaluation.answer import Answer, Answerer
 from panollava.model.language import ends
 from panollava.model.panollava import Batch
 from panollava.model.parts import Built, build
@@ -22,6 +24,7 @@ from panollava.model.text import IGNORE, NO_TOKEN, Prompter
 from panollava.stages import RECIPES, Stage
 from panollava.template import template_of
 from panollava.training.module import StageModule
+from panollava.views import Cutter
 from tests.engine import tiny_models
 from tests.engine.tiny_models import SPEAKERS, Speaker
 
@@ -159,6 +162,20 @@ def test_greedy_is_the_most_likely_token_whatever_the_generation_config_says(spe
 def test_an_end_that_only_the_generation_config_names_ends_an_answer(speaking: Built, name: str) -> None:
     ids = {speaking.tokenizer.convert_tokens_to_ids(token) for token in (SPEAKERS[name].eos, *SPEAKERS[name].ends)}
     assert ends(speaking.model.language) == ids
+
+
+def test_an_answer_that_any_of_its_ends_has_closed_is_not_cut_off(own: RunConfig, speaking: Built, asking: Prompter, questions: Batch) -> None:
+    answerer = Answerer(speaking.model, asking, Cutter(speaking.layout, 32), Stage.finetune, own)
+    tokens = answerer.encode(questions.pixels[:1])
+    language: Any = speaking.model.language
+    for end in ends(language):
+        hook = language.get_output_embeddings().register_forward_hook(
+            lambda _head, _inputs, logits, end=end: logits.index_fill(-1, torch.tensor(end), 1e4)
+        )
+        try:
+            assert answerer.answers(tokens, ["where"], 4) == [Answer("", truncated=False)], end
+        finally:
+            hook.remove()
 
 
 @pytest.mark.parametrize("stage", [Stage.resampler, Stage.finetune])
