@@ -152,6 +152,7 @@ class _Fit:
             module.step = resumed[STATE]["step"]
             check_not_past(self.job.resume, module.step, module.steps)
             self.position.restore(resumed[STATE]["position"])
+            self.position.give_more(self.settings.patience)
             self.watch.resume(resumed)
             self.saver.bring_best(self.job.resume.parent)
             self.voice.say(f"resumed from {self.job.resume} at step {module.step}: {report}")
