@@ -78,6 +78,9 @@ class CheckpointNote(BaseModel):
     architecture: Architecture
     config: dict[str, Any]
     tensors: dict[str, list[int]]
+    beside: dict[str, str] = Field(
+        {}, description="Setting -> fingerprint of what the weights have learned beside and the file does not hold; empty where it was not kept."
+    )
     history: tuple[Trained, ...] = Field((), description="The stages behind the weights, this one last; empty where it was not kept.")
 
 

@@ -21,6 +21,7 @@ from panollava.model.panollava import PanoLlava
 from panollava.model.parts import build
 from panollava.model.text import Prompter
 from panollava.stages import RECIPES, Stage
+from panollava.training import beside
 from panollava.training.weights import describe, load_weights
 from panollava.views import Cutter
 
@@ -98,6 +99,7 @@ def load(checkpoint: Path, *, untrained_seed: int | None = None) -> Answerer:
     alone = untrained_seed is None and stands_alone(checkpoint)
     built = rebuild(checkpoint) if alone else build(config, adapters="lora" in RECIPES[stage].optional)
     rundir.check_same_architecture(checkpoint, stage, architecture, built.architecture)
+    beside.check_same(checkpoint, built.model)
     if untrained_seed is None:
         load_weights(built.model, checkpoint, stage)
     if alone:
