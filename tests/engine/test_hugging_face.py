@@ -331,7 +331,8 @@ def test_the_card_says_what_was_trained_on_what_and_how_well_it_does(trained: Tr
     assert f"| Stage finetune | autoregressive; {step} steps of" in card
     assert "with LoRA adapters of rank" in card
     assert "Stage vision" not in card, "it was not trained"
-    assert " to " in next(line for line in card.splitlines() if line.startswith("| cider |"))
+    for name in ("cider", "direction"):
+        assert " to " in next(line for line in card.splitlines() if line.startswith(f"| {name} |")), name
     with pytest.raises(BadInput, match="an evaluation of another file"):
         export(trained.final, tmp_path / "other", tmp_path / "e")
     assert not (tmp_path / "other").exists()
