@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from tokenizers import AddedToken
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from panollava import architecture
@@ -244,6 +245,13 @@ def test_a_template_that_cannot_be_used_is_refused_by_its_setting(template: str,
     with pytest.raises(BadInput, match=r"^language_model: its chat template cannot be used: ") as refused:
         template_of(tokenizer_of("qwen2", template))
     assert why.lower() in str(refused.value).lower()
+
+
+def test_a_question_may_spell_an_image_token_that_is_not_special() -> None:
+    tokenizer = tiny_models.speaking(SPEAKERS["granite"])
+    tokenizer.add_tokens([AddedToken("<image>", special=False)])
+    asking = Prompter(tokenizer, 4, 100)
+    assert asking.question("what does <image> mean?").ids.count(asking.image_token) == 4
 
 
 def test_a_tokenizer_that_can_end_nothing_is_refused() -> None:
