@@ -129,7 +129,9 @@ def _panorama(image: Any, reading: "Reading") -> "Image":
     if isinstance(image, str | Path) and Path(image).is_file():
         pixels = load_panorama(Path(image), reading.at_least, partial=reading.partial)
     else:
-        pixels = np.asarray(image if isinstance(image, np.ndarray) else load_image(image), np.uint8)
+        pixels = image if isinstance(image, np.ndarray) else np.asarray(load_image(image))
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise BadInput(f"A panorama is an array of uint8 [H, W, 3]; this one is {pixels.dtype} {list(pixels.shape)}.")
     height, width = pixels.shape[:2]
     if off_aspect(width, height) <= ASPECT_ERROR:
         return pixels

@@ -45,4 +45,4 @@ def differing(checkpoint: Path, model: PanoLlava) -> str:
 def check_same(checkpoint: Path, model: PanoLlava) -> None:
     """Raises BadInput naming the settings whose models are not those that a checkpoint has learned beside."""
     if other := differing(checkpoint, model):
-        raise BadInput(f"{checkpoint}: has learned beside other models: {other}.")
+        raise BadInput(f"{checkpoint}: has learned beside other models: {other}. Name those that it was trained with.")

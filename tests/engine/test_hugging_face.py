@@ -249,6 +249,13 @@ def test_a_photograph_is_no_panorama(exported: Path) -> None:
         AutoProcessor.from_pretrained(exported)(images=np.zeros((480, 640, 3), np.uint8), text=QUERY)
 
 
+def test_an_array_of_other_numbers_than_bytes_is_refused_and_not_seen_as_black(exported: Path) -> None:
+    processor = AutoProcessor.from_pretrained(exported)
+    for pixels in (np.ones((64, 128, 3), np.float32), np.ones((3, 64, 128), np.uint8)):
+        with pytest.raises(BadInput, match=r"uint8 \[H, W, 3\]"):
+            processor(images=pixels, text=QUERY)
+
+
 def test_an_export_does_not_tell_where_the_pretrained_models_lay(trained: Trained, exported: Path) -> None:
     assert [path.name for path in exported.iterdir() if str(trained.models.parent).encode() in path.read_bytes()] == []
 
