@@ -60,8 +60,9 @@ class Examination:
         self.makes_sense = not self.refusals
         self._models()
         self.counts = self._split("csv_train", config.csvs("train"))
-        self._split("csv_val", config.csvs("valid"))
+        validated = self._split("csv_val", config.csvs("valid"))
         self._images()
+        self._validated_images(validated)
         for field, checkpoint in (("init_from", config.init_from), ("resume", None if resume == "auto" else resume)):
             if checkpoint and field not in closed:
                 with self._at(field):
@@ -161,6 +162,13 @@ class Examination:
             if self.counts.images < wanted:
                 text = f"it has {self.counts.images} different panoramas, and stage {stage} compares at least {wanted}."
                 self.refusals.append(Refusal(field=self._named("csv_train"), message=text))
+
+    def _validated_images(self, counts: Counts | None) -> None:
+        """A stage that is the overlap loss alone is validated by it."""
+        stages = [stage for stage in self.config.stage if RECIPES[stage].loss == "overlap"]
+        if counts and stages and counts.images < FEWEST:
+            text = f"it has {counts.images} different panoramas, and stage {stages[0]} compares at least {FEWEST} when it is validated."
+            self.refusals.append(Refusal(field=self._named("csv_val"), message=text))
 
     # The checkpoint it starts from
 

@@ -78,6 +78,9 @@ class CheckpointNote(BaseModel):
     architecture: Architecture
     config: dict[str, Any]
     tensors: dict[str, list[int]]
+    beside: dict[str, str] = Field(
+        {}, description="Setting -> fingerprint of what the weights have learned beside and the file does not hold; empty where it was not kept."
+    )
     history: tuple[Trained, ...] = Field((), description="The stages behind the weights, this one last; empty where it was not kept.")
 
 
@@ -198,20 +201,29 @@ def verify(checkpoint: Path) -> CheckpointNote:
 
 
 def last_good(checkpoints: Path, on_damaged: Callable[[BadInput], None] = lambda _: None) -> Path | None:
-    """The furthest checkpoint in a directory that is whole; a process killed while saving may have left a torn one. None if there is none."""
-    found: list[tuple[int, Path]] = []
+    """The furthest checkpoint in a directory that is whole; a process killed while saving may have left a torn one. None if there is none.
+
+    Checkpoints that were left behind, because the training went on from one before them, come after those of the way it has gone since.
+    """
+    notes: dict[Path, CheckpointNote] = {}
     for path in checkpoints.glob("*.ckpt"):
         try:
-            found.append((read_note(path).step, path))
+            notes[path] = read_note(path)
         except BadInput as error:
             on_damaged(error)
-    for _, path in sorted(found, reverse=True):
+    newest = notes.get(checkpoints / LAST)
+    for path in sorted(notes, key=lambda each: (not _is_left_behind(notes[each], newest), notes[each].step, each), reverse=True):
         try:
             verify(path)
             return path
         except BadInput as error:
             on_damaged(error)
     return None
+
+
+def _is_left_behind(note: CheckpointNote, newest: CheckpointNote | None) -> bool:
+    """Whether it is of an earlier moment and yet of a later step than last.ckpt, which follows every checkpoint."""
+    return newest is not None and note.step > newest.step and note.created_at < newest.created_at
 
 
 LORA_FIELDS = {"lora_r", "lora_alpha", "lora_targets"}

@@ -5,6 +5,7 @@ Legend: U panoramas, V views, S view side, G patches a side, D vision width, N i
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -14,10 +15,13 @@ from panollava import rundir
 from panollava.config import RunConfig
 from panollava.errors import BadInput
 from panollava.hf.describe import check_complete, rebuild, stands_alone
+from panollava.layouts import layout
+from panollava.model.language import ends
 from panollava.model.panollava import PanoLlava
 from panollava.model.parts import build
 from panollava.model.text import Prompter
 from panollava.stages import RECIPES, Stage
+from panollava.training import beside
 from panollava.training.weights import describe, load_weights
 from panollava.views import Cutter
 
@@ -44,6 +48,11 @@ class Answerer:
     def device(self) -> torch.device:
         return self.model.mean.device
 
+    @cached_property
+    def stop(self) -> list[int]:
+        """Tokens that end an answer: those of the template, and those that the language model knows besides."""
+        return sorted({*self.prompter.stop, *ends(self.model.language)})
+
     @torch.inference_mode()
     def encode(self, views: Tensor) -> Tensor:
         """uint8 views [U, V, S, S, 3] -> image tokens [U, N, L]."""
@@ -63,14 +72,19 @@ class Answerer:
         ids, mask, _ = self.prompter.collate([self.prompter.question(query) for query in queries])
         with torch.inference_mode():
             new = self.model.generate(
-                image_tokens, ids.to(self.device), mask.to(self.device), max_new_tokens=max_new_tokens, stop=self.prompter.stop, pad=self.prompter.pad
+                image_tokens, ids.to(self.device), mask.to(self.device), max_new_tokens=max_new_tokens, stop=self.stop, pad=self.prompter.pad
             )
-        ended = torch.isin(new, torch.tensor(self.prompter.stop, device=new.device)).any(dim=1).tolist()  # [B, <= max_new_tokens]
+        ended = torch.isin(new, torch.tensor(self.stop, device=new.device)).any(dim=1).tolist()  # [B, <= max_new_tokens]
         return [Answer(text, not end) for text, end in zip(self.prompter.decode(new), ended, strict=True)]
 
     def prompt_length(self, query: str) -> int:
         """Tokens of a question, image tokens included."""
         return len(self.prompter.question(query).ids)
+
+
+def cutter_of(config: RunConfig, image_size: int) -> Cutter:
+    """Cuts panoramas into the views that a run's model has learned from."""
+    return Cutter(layout(config), image_size, config.supersample)
 
 
 def load(checkpoint: Path, *, untrained_seed: int | None = None) -> Answerer:
@@ -85,6 +99,7 @@ def load(checkpoint: Path, *, untrained_seed: int | None = None) -> Answerer:
     alone = untrained_seed is None and stands_alone(checkpoint)
     built = rebuild(checkpoint) if alone else build(config, adapters="lora" in RECIPES[stage].optional)
     rundir.check_same_architecture(checkpoint, stage, architecture, built.architecture)
+    beside.check_same(checkpoint, built.model)
     if untrained_seed is None:
         load_weights(built.model, checkpoint, stage)
     if alone:
@@ -93,7 +108,7 @@ def load(checkpoint: Path, *, untrained_seed: int | None = None) -> Answerer:
     return Answerer(
         built.model.eval().to(device),
         Prompter(built.tokenizer, built.image_tokens, config.stages[stage].max_text_length),
-        Cutter(built.layout, built.architecture.image_size, config.supersample),
+        cutter_of(config, built.architecture.image_size),
         stage,
         config,
     )

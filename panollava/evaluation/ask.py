@@ -4,9 +4,10 @@ from pathlib import Path
 
 import torch
 
-from panollava.data.images import BadImage, load_panorama, unusable
+from panollava.data.images import BadImage, read_panorama, unusable
 from panollava.errors import BadInput
-from panollava.evaluation.answer import load
+from panollava.evaluation.answer import cutter_of, load
+from panollava.training.data import reading_of
 from panollava.training.weights import describe
 
 
@@ -17,13 +18,16 @@ def ask(checkpoint: Path, image: Path, query: str, max_new_tokens: int, *, parti
     """
     if not query.strip():
         raise BadInput("--query is empty.")
-    partial = partial or describe(checkpoint)[0].allow_partial_pano
+    config, _, architecture = describe(checkpoint)
+    if partial:
+        config = config.model_copy(update={"allow_partial_pano": True})
+    cutter = cutter_of(config, architecture.image_size)
     try:
-        panorama = load_panorama(image, partial=partial)
+        panorama = read_panorama(image, reading_of(config, cutter))
     except BadImage as error:
         raise BadInput(f"{image}: {error.reason}.") from None
-    if reason := unusable(panorama.shape[1], panorama.shape[0], partial):
+    if reason := unusable(panorama.picture.width, panorama.picture.height, config.allow_partial_pano):
         raise BadInput(f"{image}: {reason}.")
     answerer = load(checkpoint)
-    tokens = answerer.encode(torch.from_numpy(answerer.cutter(panorama))[None])
+    tokens = answerer.encode(torch.from_numpy(cutter(panorama.pixels))[None])
     return answerer.answer(tokens, [query], max_new_tokens)[0]

@@ -12,7 +12,7 @@ from panollava.errors import BadInput
 from panollava.evaluation.answer import Answerer
 from panollava.hf.describe import public
 from panollava.metrics import captions
-from panollava.metrics.bootstrap import intervals
+from panollava.metrics.bootstrap import Interval, intervals
 from panollava.metrics.report import METRICS_FILE, PREDICTIONS_FILE, read_report
 from panollava.training.history import history
 
@@ -84,7 +84,7 @@ def _evaluation(checkpoint: Path, directory: Path) -> str:
     lines = [("", "n", "value", "95 %"), ("---",) * 4, *_captions(directory)]
     for figure, score in report.grounding.get("image", {}).items():
         if score.accuracy is not None:
-            lines.append((figure, str(score.n), f"{score.accuracy:.4f}", ""))
+            lines.append((figure, str(score.n), f"{score.accuracy:.4f}", _interval(score.interval)))
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return f"On `{Path(told['csv']['path']).name}` (sha256 `{told['csv']['sha256']}`).\n\n{table}"
 
@@ -94,7 +94,12 @@ def _captions(directory: Path) -> Iterator[tuple[str, ...]]:
     each = captions.samples(shown)
     values = each.metrics(np.ones((1, len(shown))))[0]
     for name, value, interval in zip(captions.METRICS, values, intervals(each.metrics, len(shown)), strict=True):
-        yield name, str(len(shown)), f"{value:.4f}", f"{interval.low:.4f} to {interval.high:.4f}"
+        yield name, str(len(shown)), f"{value:.4f}", _interval(interval)
+
+
+def _interval(interval: Interval | None) -> str:
+    """Older evaluations have none of what was measured against ground truth."""
+    return f"{interval.low:.4f} to {interval.high:.4f}" if interval else ""
 
 
 def _rows(rows: Iterator[tuple[str, Any]]) -> str:

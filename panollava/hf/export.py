@@ -57,7 +57,8 @@ def _write(answerer: Answerer, directory: Path) -> None:
     whole.save_pretrained(directory)
     layout = {name: getattr(run, name) for name in LAYOUT}
     sizes |= {"image_seq_length": config.image_seq_length}
-    PanoLlavaProcessor(_padding(prompter), layout, **sizes, allow_partial_pano=run.allow_partial_pano).save_pretrained(directory)
+    processor = PanoLlavaProcessor(_padding(prompter), layout, **sizes, allow_partial_pano=run.allow_partial_pano, fast_decode=run.fast_decode)
+    processor.save_pretrained(directory)
 
 
 def _padding(prompter: Prompter) -> PreTrainedTokenizerBase:

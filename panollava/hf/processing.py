@@ -15,6 +15,8 @@ from transformers import AutoProcessor, BatchFeature, ProcessorMixin
 from panollava.hf.config import PanoLlavaConfig
 
 if TYPE_CHECKING:
+    from panollava.config import RunConfig
+    from panollava.data.images import Reading
     from panollava.model.text import Prompter
     from panollava.views import Cutter, Image
 
@@ -27,15 +29,15 @@ class PanoLlavaProcessor(ProcessorMixin):
 
     def __init__(
         self, tokenizer: Any, layout: dict[str, Any], image_size: int, image_seq_length: int, max_text_length: int, chat_template: Any = None,
-        allow_partial_pano: bool = False,
+        allow_partial_pano: bool = False, fast_decode: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(tokenizer, chat_template=chat_template)
-        self.allow_partial_pano = allow_partial_pano
+        self.allow_partial_pano, self.fast_decode = allow_partial_pano, fast_decode
         self.layout, self.image_size, self.image_seq_length, self.max_text_length = layout, image_size, image_seq_length, max_text_length
 
     def to_dict(self) -> dict[str, Any]:
         """`processor_config.json`."""
-        names = ("layout", "image_size", "image_seq_length", "max_text_length", "allow_partial_pano")
+        names = ("layout", "image_size", "image_seq_length", "max_text_length", "allow_partial_pano", "fast_decode")
         return {name: getattr(self, name) for name in names} | {"processor_class": type(self).__name__}
 
     @cached_property
@@ -45,16 +47,23 @@ class PanoLlavaProcessor(ProcessorMixin):
         return Prompter(self.tokenizer, self.image_seq_length, self.max_text_length)
 
     @cached_property
-    def cutter(self) -> "Cutter":
+    def run_config(self) -> "RunConfig":
+        """The settings of the run that decide what the model sees of a panorama."""
         from panollava.config import RunConfig
-        from panollava.layouts import layout
-        from panollava.views import Cutter
 
-        return Cutter(layout(RunConfig(**self.layout)), self.image_size)
+        return RunConfig(**self.layout, allow_partial_pano=self.allow_partial_pano, fast_decode=self.fast_decode)
+
+    @cached_property
+    def cutter(self) -> "Cutter":
+        from panollava.evaluation.answer import cutter_of
+
+        return cutter_of(self.run_config, self.image_size)
 
     def __call__(self, images: Any = None, text: str | Sequence[str] | None = None, **kwargs: Any) -> BatchFeature:
         """One question about each panorama. Images are files, addresses, Pillow images or uint8 arrays [H, W, 3]. Raises ValueError, BadInput."""
         import torch
+
+        from panollava.training.data import reading_of
 
         if unknown := sorted(kwargs.keys() - IGNORED):
             raise ValueError(f"PanoLlavaProcessor takes no {', '.join(unknown)}: its prompts are those that the model was trained with.")
@@ -62,7 +71,8 @@ class PanoLlavaProcessor(ProcessorMixin):
         if not queries or len(queries) != len(panoramas):
             raise ValueError(f"Every question needs a panorama of its own; there are {len(queries)} questions and {len(panoramas)} panoramas.")
         ids, mask, _ = self.prompter.collate([self.prompter.question(query) for query in queries])
-        views = np.stack([self.cutter(_panorama(each, self.allow_partial_pano)) for each in panoramas])
+        reading = reading_of(self.run_config, self.cutter)
+        views = np.stack([self.cutter(_panorama(each, reading)) for each in panoramas])
         return BatchFeature({"input_ids": ids, "attention_mask": mask, "pixel_values": torch.from_numpy(views)})
 
     def apply_chat_template(self, conversation: Any, chat_template: str | None = None, **kwargs: Any) -> Any:  # type: ignore[override]
@@ -109,7 +119,7 @@ def _asked(conversation: Sequence[dict[str, Any]]) -> tuple[Any, str]:
     return images[0], texts[0]
 
 
-def _panorama(image: Any, partial: bool) -> "Image":
+def _panorama(image: Any, reading: "Reading") -> "Image":
     """uint8 [H, W, 3], as `panollava generate` reads it. Raises BadInput for what is no panorama."""
     from transformers.image_utils import load_image
 
@@ -117,13 +127,15 @@ def _panorama(image: Any, partial: bool) -> "Image":
     from panollava.errors import BadInput
 
     if isinstance(image, str | Path) and Path(image).is_file():
-        pixels = load_panorama(Path(image), partial=partial)
+        pixels = load_panorama(Path(image), reading.at_least, partial=reading.partial)
     else:
-        pixels = np.asarray(image if isinstance(image, np.ndarray) else load_image(image), np.uint8)
+        pixels = image if isinstance(image, np.ndarray) else np.asarray(load_image(image))
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise BadInput(f"A panorama is an array of uint8 [H, W, 3]; this one is {pixels.dtype} {list(pixels.shape)}.")
     height, width = pixels.shape[:2]
     if off_aspect(width, height) <= ASPECT_ERROR:
         return pixels
-    if not partial:
+    if not reading.partial:
         raise BadInput(
             f"{width} x {height} pixels are no panorama: it is twice as wide as high. A processor with allow_partial_pano takes a part of one."
         )

@@ -31,9 +31,12 @@ class Encoded:
 
 
 def image_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id that marks the places of image tokens in a prompt. What is there is replaced, so the vocabulary never changes."""
-    vocabulary = tokenizer.get_vocab()
-    return next((vocabulary[token] for token in IMAGES if token in vocabulary), NO_TOKEN)
+    """The id that marks the places of image tokens in a prompt. What is there is replaced, so the vocabulary never changes.
+
+    Only a special token will do: another one would be read out of a question that spells it.
+    """
+    special = {said.content: token for token, said in tokenizer.added_tokens_decoder.items() if said.special}
+    return next((special[token] for token in IMAGES if token in special), NO_TOKEN)
 
 
 class Prompter:

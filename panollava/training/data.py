@@ -49,10 +49,15 @@ def access(config: RunConfig, cutter: views.Cutter, on_progress: OnProgress) -> 
     """Raises BadInput for a cache directory that cannot be written."""
     room = open_room(config.cache_dir, config.cache_gb) if config.cache != "off" or config.allow_remote else None
     return Access(
-        Reading(cutter.width if config.fast_decode else None, config.allow_partial_pano),
+        reading_of(config, cutter),
         room if config.cache != "off" else None,
         partial(remote.fetch_all, room, on_progress=on_progress) if config.allow_remote and room else None,
     )
+
+
+def reading_of(config: RunConfig, cutter: views.Cutter) -> Reading:
+    """How a run's files become panoramas; whoever asks its model reads them alike."""
+    return Reading(cutter.width if config.fast_decode else None, config.allow_partial_pano)
 
 
 class Panoramas:

@@ -18,7 +18,7 @@ from panollava.hf.describe import self_description
 from panollava.model.lora import merge_adapters
 from panollava.model.parts import Built, build
 from panollava.stages import Stage
-from panollava.training import data, examples, loggers, steps
+from panollava.training import beside, data, examples, loggers, steps
 from panollava.training.devices import trainer_of
 from panollava.training.fellows import Fellows, RankLost
 from panollava.training.health import HealthWatch
@@ -114,7 +114,7 @@ class _Fit:
         module = StageModule(built, config, self.stage, plan.steps)
         module.auto_batch.warn = self.voice.warn
         self.saver = Saver(self.job.directory, self.position, built.architecture, self.events, self.stop, plan.steps_per_epoch)
-        self.saver.before = before(self.job)
+        self.saver.before, self.saver.beside = before(self.job), beside.fingerprints(built.model)
         self._load(built, module, resumed)
         train, valid = splits.encoded(train), splits.encoded(valid)
         self._say_what_learns(module, plan)
@@ -139,6 +139,7 @@ class _Fit:
             rundir.check_same_architecture(checkpoint, *describe(checkpoint)[1:], built.architecture)
         if self.job.resume:
             check_same_settings(self.job, self.job.resume)
+            beside.check_same(self.job.resume, built.model)
 
     def _on_image(self, done: int, total: int) -> None:
         if self.stop and ranks.is_first():  # another rank goes on to the first step, where all decide alike
@@ -152,6 +153,7 @@ class _Fit:
             module.step = resumed[STATE]["step"]
             check_not_past(self.job.resume, module.step, module.steps)
             self.position.restore(resumed[STATE]["position"])
+            self.position.give_more(self.settings.patience)
             self.watch.resume(resumed)
             self.saver.bring_best(self.job.resume.parent)
             self.voice.say(f"resumed from {self.job.resume} at step {module.step}: {report}")
@@ -161,8 +163,17 @@ class _Fit:
             theirs, stage, _ = describe(self.job.init_from)
             if other := other_views(theirs, self.config):
                 self.voice.warn(f"{self.job.init_from} has learned from other views: {other}.")
+            if other := beside.differing(self.job.init_from, built.model):
+                self.voice.warn(f"{self.job.init_from} has learned beside other models: {other}.")
             self.voice.say(f"weights from {self.job.init_from}: {load_weights(built.model, self.job.init_from, stage)}")
+            self._check_language_model(built, self.job.init_from)
         self._warn_of_untrained_bridge(stage)
+
+    def _check_language_model(self, built: Built, start: Path) -> None:
+        """A complete file brings a language model, and the checkpoints of this stage would not hold it."""
+        if start.suffix == ".safetensors" and beside.fingerprints(built.model) != self.saver.beside:
+            why = f"its weights are not those that {start} holds."
+            raise BadInput(f"language_model is {self.config.language_model}, and {why}", [("language_model", why)])
 
     def _warn_of_untrained_bridge(self, start: Stage | None) -> None:
         lr = self.settings.projector_lr or self.settings.lr

@@ -37,6 +37,10 @@ class Position:
     def restore(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
 
+    def give_more(self, patience: int | None) -> None:
+        """A stage that had ended early goes on where it is given more patience than it had."""
+        self.is_over = self.is_over and patience is not None and self.worse >= patience
+
     def step(self) -> None:
         self.batch += 1
         self.is_validated = False

@@ -55,7 +55,7 @@ def _kept(config: RunConfig, stage: Stage) -> dict[str, Any]:
     may_change = MAY_CHANGE | (set() if config.overlap_loss in config.losses(stage) else ADDS_UP)
     kept = config.stages[stage].model_dump(exclude=may_change) | {"seed": config.seed, "loss": config.loss(stage)}
     kept |= {name: getattr(config, name) for name in READING}
-    kept |= {"lora_r": config.lora_r} if "lora" in RECIPES[stage].optional else {}
+    kept |= {"lora_r": config.lora_r, "lora_dropout": config.lora_dropout} if "lora" in RECIPES[stage].optional else {}
     return kept | ({name: getattr(config, name) for name in OVERLAP_OPTIONS} if config.overlap_loss in config.losses(stage) else {})
 
 

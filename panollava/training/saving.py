@@ -38,6 +38,8 @@ class Saver(Watcher):
             rundir.clear_parts(self.checkpoints)
         self.before: tuple[Trained, ...] = ()
         """The stages that the weights had been through when this one began."""
+        self.beside: dict[str, str] = {}
+        """Fingerprints of what the weights learn beside (`beside.py`)."""
         self.resumed: dict[str, Any] | None = None
         """The checkpoint whose epoch is being validated before training goes on; there is no optimizer then to save anew."""
 
@@ -150,7 +152,7 @@ class Saver(Watcher):
             stage=module.stage, kind=kind, step=module.step, epoch=self._epochs(), metrics={k: v for k, v in metrics.items() if math.isfinite(v)},
             sha256=rundir.sha256(file), size=file.stat().st_size, created_at=rundir.now(), architecture=self.architecture,
             config=module.config.model_dump(mode="json"), tensors={k: list(v.shape) for k, v in tensors.items()},
-            history=self.history(module),
+            beside=self.beside, history=self.history(module),
         )  # fmt: skip
 
     def history(self, module: StageModule) -> tuple[Trained, ...]:

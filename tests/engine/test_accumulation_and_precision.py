@@ -223,6 +223,18 @@ def test_a_stage_that_ended_early_does_not_go_on_when_it_is_resumed(train: Train
     assert told(directory) == before
 
 
+def test_a_stage_that_ended_early_goes_on_with_more_patience(train: Train, config: RunConfig, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"epochs": 4, "max_steps": None, "batch_size": 160, "lr": 1e-12, "vision_lr": 1e-12, "patience": 1}
+    directory = train("early and on", **settings)
+    ended = len(told(directory, "val_loss"))
+    changed = config.stages.resampler.model_copy(update=settings | {"patience": 9})
+    more = config.model_copy(update={"stages": config.stages.model_copy(update={"resampler": changed})})
+    last = directory / "checkpoints" / "last.ckpt"
+    train_stage(StageJob(more, Stage.resampler, tmp_path, resume=last), StopRequest(tmp_path))
+    assert ended < 4
+    assert len(told(tmp_path, "val_loss")) == 4 - ended
+
+
 def test_minutes_are_counted_from_the_last_checkpoint(config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every look at this clock finds it a minute later: one look a step, one a checkpoint."""
     minutes = iter(range(0, 60 * 1000, 60))

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from panollava import rundir
 from panollava.cli import app
 from panollava.config import EvaluateConfig, RunConfig, merge, parse
+from panollava.data.images import read_panorama
 from panollava.errors import BadInput
 from panollava.evaluation.answer import Answerer, load
 from panollava.evaluation.ask import ask
@@ -30,6 +31,7 @@ from panollava.hf.describe import self_description
 from panollava.hf.export import export
 from panollava.model.parts import build
 from panollava.stages import Stage
+from panollava.training.data import reading_of
 from panollava.training.fit import train_stage
 from panollava.training.job import StageJob
 from panollava.training.stop import EXIT_STOPPED, StopRequest
@@ -176,6 +178,23 @@ def test_every_bridge_and_layout_goes_out_and_in(config: RunConfig, values: dict
     same(final_of(config.model_copy(update=values), tmp_path / "model_final.safetensors"), tmp_path / "out", panorama)
 
 
+def test_a_model_that_has_learned_from_small_decoding_sees_the_same_wherever_it_is_asked(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photograph = tmp_path / "large.jpg"
+    noise = np.random.default_rng(0).integers(0, 256, (1024, 2048, 3), dtype=np.uint8)
+    pil.fromarray(noise).save(photograph)
+    final = final_of(config.model_copy(update={"fast_decode": True}), tmp_path / "model_final.safetensors")
+    answerer = load(final)
+    learned = answerer.cutter(read_panorama(photograph, reading_of(answerer.config, answerer.cutter)).pixels)
+    processor = AutoProcessor.from_pretrained(export(final, tmp_path / "out"))
+    assert np.array_equal(processor(images=str(photograph), text=QUERY)["pixel_values"][0], learned)
+    shown: list[Any] = []
+    monkeypatch.setattr(Answerer, "encode", lambda self, views: shown.append(views) or answerer.model.image_tokens(views))
+    ask(final, photograph, QUERY, 1)
+    assert np.array_equal(shown[0][0], learned)
+
+
 def test_it_loads_in_half_precision_too(exported: Path, panorama: Path) -> None:
     model = AutoModelForImageTextToText.from_pretrained(exported, dtype=torch.bfloat16)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
@@ -228,6 +247,13 @@ def test_what_the_model_was_not_trained_on_is_refused(exported: Path, chat: Any)
 def test_a_photograph_is_no_panorama(exported: Path) -> None:
     with pytest.raises(BadInput, match="640 x 480 pixels are no panorama"):
         AutoProcessor.from_pretrained(exported)(images=np.zeros((480, 640, 3), np.uint8), text=QUERY)
+
+
+def test_an_array_of_other_numbers_than_bytes_is_refused_and_not_seen_as_black(exported: Path) -> None:
+    processor = AutoProcessor.from_pretrained(exported)
+    for pixels in (np.ones((64, 128, 3), np.float32), np.ones((3, 64, 128), np.uint8)):
+        with pytest.raises(BadInput, match=r"uint8 \[H, W, 3\]"):
+            processor(images=pixels, text=QUERY)
 
 
 def test_an_export_does_not_tell_where_the_pretrained_models_lay(trained: Trained, exported: Path) -> None:
@@ -312,7 +338,8 @@ def test_the_card_says_what_was_trained_on_what_and_how_well_it_does(trained: Tr
     assert f"| Stage finetune | autoregressive; {step} steps of" in card
     assert "with LoRA adapters of rank" in card
     assert "Stage vision" not in card, "it was not trained"
-    assert " to " in next(line for line in card.splitlines() if line.startswith("| cider |"))
+    for name in ("cider", "direction"):
+        assert " to " in next(line for line in card.splitlines() if line.startswith(f"| {name} |")), name
     with pytest.raises(BadInput, match="an evaluation of another file"):
         export(trained.final, tmp_path / "other", tmp_path / "e")
     assert not (tmp_path / "other").exists()

@@ -6,15 +6,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from tokenizers import AddedToken
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from panollava import architecture
 from panollava.config import RunConfig
 from panollava.errors import BadInput
+from panollava.evaluation.answer import Answer, Answerer
 from panollava.model.language import ends
 from panollava.model.panollava import Batch
 from panollava.model.parts import Built, build
@@ -22,6 +25,7 @@ from panollava.model.text import IGNORE, NO_TOKEN, Prompter
 from panollava.stages import RECIPES, Stage
 from panollava.template import template_of
 from panollava.training.module import StageModule
+from panollava.views import Cutter
 from tests.engine import tiny_models
 from tests.engine.tiny_models import SPEAKERS, Speaker
 
@@ -161,6 +165,20 @@ def test_an_end_that_only_the_generation_config_names_ends_an_answer(speaking: B
     assert ends(speaking.model.language) == ids
 
 
+def test_an_answer_that_any_of_its_ends_has_closed_is_not_cut_off(own: RunConfig, speaking: Built, asking: Prompter, questions: Batch) -> None:
+    answerer = Answerer(speaking.model, asking, Cutter(speaking.layout, 32), Stage.finetune, own)
+    tokens = answerer.encode(questions.pixels[:1])
+    language: Any = speaking.model.language
+    for end in ends(language):
+        hook = language.get_output_embeddings().register_forward_hook(
+            lambda _head, _inputs, logits, end=end: logits.index_fill(-1, torch.tensor(end), 1e4)
+        )
+        try:
+            assert answerer.answers(tokens, ["where"], 4) == [Answer("", truncated=False)], end
+        finally:
+            hook.remove()
+
+
 @pytest.mark.parametrize("stage", [Stage.resampler, Stage.finetune])
 def test_a_step_changes_exactly_what_the_stage_trains(own: RunConfig, questions: Batch, stage: Stage) -> None:
     module = StageModule(build(own), own, stage, steps=2)
@@ -227,6 +245,13 @@ def test_a_template_that_cannot_be_used_is_refused_by_its_setting(template: str,
     with pytest.raises(BadInput, match=r"^language_model: its chat template cannot be used: ") as refused:
         template_of(tokenizer_of("qwen2", template))
     assert why.lower() in str(refused.value).lower()
+
+
+def test_a_question_may_spell_an_image_token_that_is_not_special() -> None:
+    tokenizer = tiny_models.speaking(SPEAKERS["granite"])
+    tokenizer.add_tokens([AddedToken("<image>", special=False)])
+    asking = Prompter(tokenizer, 4, 100)
+    assert asking.question("what does <image> mean?").ids.count(asking.image_token) == 4
 
 
 def test_a_tokenizer_that_can_end_nothing_is_refused() -> None:

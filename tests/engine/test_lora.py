@@ -146,6 +146,11 @@ def test_other_adapters_than_the_checkpoints_are_refused_by_their_setting(lora: 
         train(other, tmp_path, init_from=run / "checkpoints" / "best.ckpt")
 
 
+def test_a_finetune_is_not_resumed_with_another_dropout(lora: RunConfig, run: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"lora_dropout was 0\.0 and is 0\.5"):
+        train(lora.model_copy(update={"lora_dropout": 0.5}), tmp_path, resume=run / "checkpoints" / "last.ckpt")
+
+
 def test_no_training_starts_from_merged_adapters(lora: RunConfig, config: RunConfig, run: Path, tmp_path: Path) -> None:
     """Its checkpoints would name the pretrained language model and not the one it had."""
     for own in (lora, config):

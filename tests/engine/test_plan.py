@@ -14,13 +14,17 @@ from typer.testing import CliRunner
 from panollava import architecture, budget
 from panollava.cli import app, resolve
 from panollava.config import RunConfig
+from panollava.errors import BadInput
 from panollava.events import EVENTS_FILE, EventWriter, Progress
 from panollava.model.parts import build
 from panollava.model.text import Prompter
 from panollava.preflight import Counts, StageFigures, figures
 from panollava.stages import RECIPES, Stage
 from panollava.training.data import Plan, Samples, Split
+from panollava.training.fit import train_stage
+from panollava.training.job import StageJob
 from panollava.training.module import StageModule
+from panollava.training.stop import StopRequest
 from tests.engine.tiny_models import SPEAKERS
 
 DEMO = ("--preset", "demo")
@@ -134,6 +138,18 @@ def test_too_few_panoramas_to_compare_are_refused(demo_data: Path, tmp_path: Pat
     (tmp_path / "few.csv").write_text("\n".join(lines[:3]) + "\n")
     status, plan = planned(*DEMO, "--data-dir", str(demo_data), "--csv-train", str(tmp_path / "few.csv"), "--image-root", str(demo_data))
     assert (status, fields(plan)) == (2, ["csv_train"])
+
+
+def test_too_few_panoramas_to_validate_stage_vision_are_refused(demo_data: Path, tmp_path: Path) -> None:
+    lines = (demo_data / "valid.csv").read_text().splitlines()
+    (tmp_path / "few.csv").write_text("\n".join(lines[:3]) + "\n")
+    here = {"data_dir": str(demo_data), "csv_val": str(tmp_path / "few.csv"), "image_root": str(demo_data)}
+    flags = [*DEMO, *(word for name, value in here.items() for word in (f"--{name.replace('_', '-')}", value))]
+    status, plan = planned(*flags)
+    assert (status, fields(plan)) == (2, ["csv_val"])
+    with pytest.raises(BadInput, match="1 different panoramas"):  # as the training itself does
+        train_stage(StageJob(resolve(None, "demo", [], here | {"cache": "off"}), Stage.vision, tmp_path), StopRequest(tmp_path))
+    assert planned(*flags, "--stage", "resampler")[0] == 0
 
 
 def test_the_time_is_that_of_the_same_work_before(demo_data: Path, tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ from panollava import events, rundir
 from panollava.config import RunConfig
 from panollava.errors import BadInput
 from panollava.events import Metric, Note
+from panollava.model.panollava import Batch
 from panollava.stages import Stage
 from panollava.training.chain import train_chain
 from panollava.training.fit import train_stage
 from panollava.training.job import StageJob
+from panollava.training.module import StageModule
 from panollava.training.stop import StopRequest
 
 
@@ -64,6 +66,31 @@ def test_more_steps_go_on_within_the_epoch_that_max_steps_cut(short: RunConfig, 
 def test_a_stage_that_is_finished_already_takes_no_step_and_is_not_validated_again(short: RunConfig, cut: Path, tmp_path: Path) -> None:
     train(short, tmp_path, resume=last(cut))
     assert not any(isinstance(event, Metric) for event in told(tmp_path))
+
+
+def test_a_training_that_went_back_is_continued_on_its_new_way(short: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = of(short, max_steps=4, save_every_steps=1).model_copy(update={"stage": (Stage.finetune,), "output_dir": str(tmp_path), "log_dir": ""})
+    directory = rundir.stage_dir(tmp_path, here.name, Stage.finetune)
+    honest = StageModule.measure
+
+    def broken_at(step: int) -> None:
+        def measure(self: StageModule, batch: Batch) -> Any:
+            if self.step == step:
+                raise RuntimeError("a bug")
+            return honest(self, batch)
+
+        monkeypatch.setattr(StageModule, "measure", measure)
+
+    broken_at(3)
+    with pytest.raises(RuntimeError):
+        train_chain(here, resume=None, stage_dir=None)
+    broken_at(2)
+    with pytest.raises(RuntimeError):
+        train_chain(here, resume=str(directory / rundir.CHECKPOINTS / "step=000001.ckpt"), stage_dir=None)
+    monkeypatch.undo()
+    assert rundir.read_note(last(directory)).step == 2
+    train_chain(here, resume="auto", stage_dir=None)
+    assert steps(directory) == [1, 2, 3, 2, 3, 4], "after step 2 of its new way, not after step 3 of the old one"
 
 
 def test_fewer_steps_than_were_taken_are_refused(short: RunConfig, cut: Path, tmp_path: Path) -> None:
