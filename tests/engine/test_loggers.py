@@ -2,6 +2,7 @@
 
 import csv
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -158,8 +159,9 @@ def test_a_logger_that_fails_on_the_way_is_named_once_and_left_out(tmp_path: Pat
     ]  # fmt: skip
 
 
-def test_a_full_disk_ends_the_event_files_and_not_the_training(tmp_path: Path, writer: EventWriter) -> None:
+def test_a_full_disk_ends_the_event_files_and_not_the_training(tmp_path: Path, writer: EventWriter, monkeypatch: pytest.MonkeyPatch) -> None:
     """TensorBoard writes in a thread of its own; what happens there is heard of."""
+    monkeypatch.setattr(threading, "excepthook", lambda _ended: None)
     with opened(RunConfig(tensorboard=True), Stage.resampler, Place(tmp_path), writer) as loggers:
         inner = loggers._open["tensorboard"]._writer.file_writer.event_writer._async_writer._writer  # type: ignore[attr-defined]
         inner._writer = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
