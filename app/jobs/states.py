@@ -9,7 +9,7 @@ from typing import Any
 from sqlmodel import Session, col, update
 
 from app import db
-from app.models import ACTIVE, ENDED, Job, JobStatus, StageRun, Transition
+from app.models import ACTIVE, ENDED, Job, JobStatus, Run, StageRun, Transition
 
 MOVES: dict[JobStatus, set[JobStatus]] = {
     JobStatus.queued: {JobStatus.starting, JobStatus.stopping, JobStatus.stopped},
@@ -70,3 +70,5 @@ def record(session: Session, job: Job, old: JobStatus | None, actor: str, reason
     stage = session.get_one(StageRun, job.stage_id).stage if job.stage_id else None
     payload = {"job_id": job.id, "kind": job.kind, "status": job.status, "attempt": job.attempt, "stage": stage, "reason": reason}
     db.emit(session, "job", payload | {"evaluation_id": job.evaluation_id, "export_id": job.export_id}, run_id=job.run_id)
+    if job.status is JobStatus.queued:  # what works is in the lists
+        session.exec(update(Run).where(col(Run.id) == job.run_id, col(Run.archived_at).is_not(None)).values(archived_at=None))

@@ -7,6 +7,7 @@ from app.errors import Conflict
 from app.i18n import _
 from app.jobs import order
 from app.models import ENDED, Job, JobStatus, Run
+from app.runs import service as runs
 
 
 def update(session: Session, run: Run, actor: str, *, name: str | None = None, priority: int | None = None, note: str | None = None) -> None:
@@ -22,7 +23,8 @@ def update(session: Session, run: Run, actor: str, *, name: str | None = None, p
 
 
 def archive(session: Session, run: Run) -> None:
-    """Leave it out of lists. Again it changes nothing. Raises Conflict while something of it waits or is at work."""
+    """Leave it out of lists until something of it is queued again. Again it changes nothing. Raises Conflict while something waits or is at work."""
+    runs.hold(session, run)
     refuse_while_open(session, run, _("archived"))
     run.archived_at = run.archived_at or db.now(session)
     session.add(run)

@@ -7,9 +7,10 @@ from app.errors import Conflict
 from app.jobs.finish import finish
 from app.models import Job, JobStatus
 from app.overview import service as overview
-from app.runs import changes
+from app.runs import changes, stages
 from app.runs.table import lists
 from app.runs.table.lists import Shown, Wanted
+from panollava.stages import Stage
 from tests.app.test_retry_stage import trained
 
 
@@ -41,6 +42,14 @@ def test_archived_twice_it_keeps_its_time_and_it_comes_back(house, session):
     changes.unarchive(session, run)
     changes.unarchive(session, run)
     assert run.archived_at is None
+
+
+def test_an_archived_run_that_is_trained_again_is_in_the_lists_again(house, session):
+    run = trained(house, session, "resampler")
+    changes.archive(session, run)
+    stages.retry_stage(session, run, Stage.resampler, "ann")
+    assert run.archived_at is None
+    assert [each.id for each in lists.page(session)] == [run.id]
 
 
 def test_a_run_that_waits_or_is_at_work_cannot_be_put_out_of_sight(house, session):
