@@ -145,13 +145,13 @@ def test_silent_workers_other_versions_and_lost_jobs_are_named(house, session, e
 
 
 def test_one_worker_is_well_when_it_was_heard_of_within_the_time_after_which_its_job_counts_as_lost(house, session, tmp_path):
-    join(session, "well", silent_for=20)
-    join(session, "quiet", silent_for=40)
+    join(session, "well", silent_for=5)
+    join(session, "quiet", silent_for=150)
     join(session, "left").stopped_at = db.now(session)
     session.commit()
     told = {name: next(doctor.examine_worker(house.settings, name)) for name in ("well", "quiet", "left", "nobody")}
     assert {name: each.level for name, each in told.items()} == {"well": "ok", "quiet": "fail", "left": "fail", "nobody": "fail"}
-    assert "silent for 40 s" in told["quiet"].found and "no worker named nobody" in told["nobody"].found
+    assert "silent for 2 min" in told["quiet"].found and "no worker named nobody" in told["nobody"].found
     ((level, _text, _do),) = looked(doctor.examine_worker(settings(tmp_path / "away", "postgresql+psycopg://127.0.0.1:1/house"), "well"), "database")
     assert level == "fail"
 
