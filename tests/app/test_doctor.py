@@ -146,7 +146,7 @@ def test_silent_workers_other_versions_and_lost_jobs_are_named(house, session, e
 
 def test_one_worker_is_well_when_it_was_heard_of_within_the_time_after_which_its_job_counts_as_lost(house, session, tmp_path):
     join(session, "well", silent_for=5)
-    join(session, "quiet", silent_for=150)
+    join(session, "quiet", silent_for=120)
     join(session, "left").stopped_at = db.now(session)
     session.commit()
     told = {name: next(doctor.examine_worker(house.settings, name)) for name in ("well", "quiet", "left", "nobody")}
