@@ -59,7 +59,7 @@ def forget(directory: Path, name: str) -> None:
 
 
 def drop(held: Path) -> None:
-    """The note last: where it is, the file is."""
+    """The note first: where it is, the file is."""
     rundir.note_path(held).unlink(missing_ok=True)
     held.unlink(missing_ok=True)
 
